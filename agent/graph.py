@@ -1,0 +1,86 @@
+"""The agent: a LangGraph of four nodes.
+
+    skim -> think -> act -> think -> ... -> answer
+              ^_______|        a reminder leads from think straight back to think
+
+skim looks at uniform frames; think is one call of the policy; act runs the calls of that turn at the same time; answer
+reads the answer, or forces one when a limit was reached. Every limit of the `Budget` is hard (see `allowance`), and every
+episode that did not fail ends with an answer.
+
+The state is small and holds no pixels: frozen dataclasses of tokens, texts and references, which a checkpointer
+writes by an allow-list (`serializer`), never by pickle. What cannot be written down (policy, tools, video) is the `Episode`,
+LangGraph's runtime context. A step that fails becomes data: `stop` is ERROR and `error` one line. A run that was cut
+after any node goes on from its checkpoint to the same answer, because each call's seed follows from run and turn.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.graph import END, START, StateGraph
+from langgraph.runtime import Runtime
+
+from ..core.budget import Usage
+from ..core.clip import Clip
+from ..core.errors import ModelError
+from ..core.nouns import Answer, Completion, FinishReason, Frame, Message, Observation, StopReason, Task, ToolCall
+from ..core.trajectory import Turn
+from .allowance import spend
+from .episode import Episode, Pending, State
+from .steps import Emit, act, answer, skim, think
+
+SAVED_TYPES = (
+    Answer, Clip, Completion, FinishReason, Frame, Message, Observation, Pending, StopReason, Task, ToolCall,
+    Turn, Usage,
+)  # fmt: skip
+
+
+def serializer() -> JsonPlusSerializer:
+    """Writes the state as msgpack, and reads back our own types only."""
+    return JsonPlusSerializer(allowed_msgpack_modules=list(SAVED_TYPES))
+
+
+def build_graph(checkpointer: BaseCheckpointSaver[str] | None = None) -> Any:
+    """The compiled graph; run it with `context=Episode(...)` and, with a checkpointer, the run's id as thread id."""
+    graph = StateGraph(State, context_schema=Episode)
+    for step in (skim, think, act, answer):
+        graph.add_node(step.__name__, _node(step))
+    graph.add_edge(START, "skim")
+    for name in ("skim", "think", "act"):
+        graph.add_conditional_edges(name, _next, ["think", "act", "answer", END])
+    graph.add_edge("answer", END)
+    return graph.compile(checkpointer=checkpointer)
+
+
+def _next(state: State) -> str:
+    if state["error"] is not None:
+        return END
+    if state["stop"] is not None:
+        return "answer"
+    turns = state["turns"]
+    if not turns or state["pending"].token_ids:
+        return "think"
+    # Nothing is pending after a turn that was read: it called tools, or it answered.
+    return "act" if turns[-1].tool_calls else "answer"
+
+
+def _node(step: Callable[[State, Episode, Emit], Awaitable[dict[str, Any]]]) -> Callable[..., Awaitable[dict[str, Any]]]:
+    """A step as a node: its time is counted, and its failure becomes data."""
+
+    async def node(state: State, runtime: Runtime[Episode]) -> dict[str, Any]:
+        started = time.monotonic()
+        try:
+            update = await step(state, runtime.context, runtime.stream_writer)
+        except Exception as error:  # a bad rollout is data, and the batch goes on
+            line = (str(error).strip().splitlines() or [""])[0]
+            kind = "" if isinstance(error, ModelError) else f"{type(error).__name__}: "
+            update = {"stop": StopReason.ERROR, "error": f"{step.__name__}: {kind}{line}", "usage": state["usage"]}
+        update["usage"] = spend(update.get("usage", state["usage"]), wall_s=time.monotonic() - started)
+        return update
+
+    node.__name__ = step.__name__
+    return node

@@ -1,0 +1,1 @@
+"""Policies: a Video-LMM behind one call, `Policy.generate` of `core.policy`."""

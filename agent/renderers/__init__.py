@@ -1,0 +1,1 @@
+"""Renderers: conversation to tokens and back, one module a model family."""

@@ -1,0 +1,342 @@
+"""VideoAgent: the door. Ask a question about a long video; get the answer, the seconds that prove it, and all steps.
+
+    agent = VideoAgent("embedded")                      # or a folder, or a hub id, of a Qwen3-VL checkpoint
+    result = agent.ask("video.mp4", "When does the red star appear?")
+    result.answer.text, result.answer.evidence, result.usage, result.trajectory
+
+    async for event in agent.astream("video.mp4", "..."): ...        # every step as it happens
+    trajectory = await agent.arun(task)                              # for evals and training: failures are data
+
+With `checkpoints=FILE.sqlite` every step is saved, and a run that is asked for again under its `run_id` goes on where it
+stopped (or, when it had ended, gives what it gave).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.budget import Budget, Usage
+from ..core.errors import DataError, ModelError, PlayheadError
+from ..core.frames import FrameStore
+from ..core.home import cache_dir
+from ..core.nouns import Answer, StopReason, Task
+from ..core.policy import Policy
+from ..core.trajectory import Trajectory, new_id
+from ..tools.contract import Tool
+from ..tools.toolbox import Toolbox, default_toolbox
+from .desk import Desk, Shelf
+from .embedded import EMBEDDED, EMBEDDED_PROFILE, checkpoint_dir
+from .events import Event, Finished, Indexing
+from .profile import PROFILE_FILE, Profile, load_profile
+
+if TYPE_CHECKING:
+    from ..memory.encoder import Encoder
+
+_LOG = logging.getLogger("playhead")
+INDEX_TOOL = "search_clips"
+"""With this tool at hand the index is built before the clock starts: it is kept, and serves every later question."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """What `ask` gives back."""
+
+    answer: Answer
+    trajectory: Trajectory
+    warnings: tuple[str, ...] = ()
+    """What was wrong with the video, and what the model's profile wants users to know."""
+
+    @property
+    def usage(self) -> Usage:
+        return self.trajectory.usage
+
+    @property
+    def stop_reason(self) -> StopReason:
+        return self.trajectory.stop_reason
+
+
+class VideoAgent:
+    """An agent around one model. Safe for many runs at once on one event loop.
+
+    Args:
+        model: "embedded", a folder or hub id of a Qwen3-VL checkpoint, or a `Policy`.
+        budget: what an episode may spend; None for the model's own default.
+        tools: names of playhead's tools, or `Tool`s; None for all of playhead's, () for none.
+        encoder: what the clip index is embedded with: an `Encoder`, or a spec for `memory.encoder.load_encoder`.
+        skim_frames: uniform frames shown first; None for the model's own default.
+        home: where indexes and frames are kept; None for `core.home.cache_dir()`.
+        seed, temperature, top_p: how the policy samples; temperature 0 is greedy.
+        checkpoints: an SQLite file in which every step of every run is saved.
+        profile: how the model wants to be asked; None for what lies beside its weights.
+        device: "cpu" or "cuda"; None to choose.
+        report: gets a line when something on disk had to be rebuilt; None for the log.
+
+    Raises:
+        ModelError: the model cannot be had.
+        ValueError: a tool of an unknown name.
+    """
+
+    def __init__(
+        self,
+        model: str | Policy = EMBEDDED,
+        *,
+        budget: Budget | None = None,
+        tools: Sequence[str | Tool] | None = None,
+        encoder: str | Encoder = "embedded",
+        skim_frames: int | None = None,
+        home: Path | None = None,
+        seed: int = 0,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        checkpoints: Path | None = None,
+        profile: Profile | None = None,
+        device: str | None = None,
+        report: Callable[[str], None] | None = None,
+    ) -> None:
+        home = cache_dir() if home is None else home
+        self.toolbox = _toolbox(tools)
+        self.policy, self.store, own = _policy(model, home, device)
+        self.profile = profile or own
+        if skim_frames is not None:
+            self.profile = _with_skim(self.profile, skim_frames)
+        self.budget = budget or self.profile.budget
+        self.seed, self.temperature, self.top_p = seed, temperature, top_p
+        self.checkpoints = checkpoints
+        self.shelf = Shelf(self.store, lambda: _encoder(encoder, device), home / "index", report or _LOG.warning)
+
+    def ask(self, video: str | Path, question: str, choices: Sequence[str] = (), *, run_id: str | None = None) -> Result:
+        """Answer one question.
+
+        Raises:
+            VideoError: the video cannot be read.
+            ModelError: the episode ended in an error.
+        """
+        return _run_to_end(self._ask(video, question, choices, run_id))
+
+    async def astream(
+        self, video: str | Path, question: str, choices: Sequence[str] = (), *, run_id: str | None = None
+    ) -> AsyncIterator[Event]:
+        """Every step as it happens; `Finished` comes last.
+
+        Raises:
+            VideoError: the video cannot be read.
+        """
+        task = Task(id=run_id or new_id(), question=question, video=str(video), choices=tuple(choices))
+        desk = await asyncio.to_thread(self.shelf.desk, task.video)
+        async for event in self._events(task, desk, run_id or new_id(), self.seed, ""):
+            yield event
+
+    async def arun(
+        self, task: Task, *, seed: int | None = None, run_id: str | None = None, group_id: str = ""
+    ) -> Trajectory:
+        """One episode as data. Whatever fails (the file, a tool, the policy) is on the trajectory, with stop reason ERROR.
+
+        Raises:
+            DataError: `run_id` is the id of a saved run of another task.
+        """
+        run_id, seed = run_id or new_id(), self.seed if seed is None else seed
+        trajectory: Trajectory | None = None
+        try:
+            desk = await asyncio.to_thread(self.shelf.desk, task.video)
+            async for event in self._events(task, desk, run_id, seed, group_id):
+                if isinstance(event, Finished):
+                    trajectory = event.trajectory
+        except DataError:
+            raise
+        except PlayheadError as error:
+            return self._trajectory(task, run_id, seed, group_id, {"stop": StopReason.ERROR, "error": str(error)})
+        assert trajectory is not None, "an episode always finishes"
+        return trajectory
+
+    async def _ask(self, video: str | Path, question: str, choices: Sequence[str], run_id: str | None) -> Result:
+        async for event in self.astream(video, question, choices, run_id=run_id):
+            if isinstance(event, Finished):
+                if event.result is None:
+                    raise ModelError(event.trajectory.error or "the episode failed")
+                return event.result
+        raise AssertionError("an episode always finishes")
+
+    async def _events(self, task: Task, desk: Desk, run_id: str, seed: int, group_id: str) -> AsyncIterator[Event]:
+        from ..memory.text import TextMemory
+        from .episode import Episode
+        from .graph import build_graph
+
+        if any(spec.name == INDEX_TOOL for spec in self.toolbox.specs):
+            async for event in _indexing(desk):
+                yield event
+        # Captions belong to their run, so that no run sees what another one wrote; they are saved where the run is.
+        texts = TextMemory(":memory:" if self.checkpoints is None else self.checkpoints.parent / f"{run_id}.texts.sqlite")
+        episode = Episode(
+            run_id=run_id,
+            policy=self.policy,
+            toolbox=self.toolbox,
+            desk=desk,
+            texts=texts,
+            profile=self.profile,
+            budget=self.budget,
+            temperature=self.temperature,
+            top_p=self.top_p,
+        )
+        state: dict[str, Any] = {}
+        try:
+            async with _saver(self.checkpoints) as saver:
+                async for event in _stream(build_graph(saver), episode, task, seed, saved=saver is not None):
+                    if isinstance(event, dict):
+                        state = event
+                    else:
+                        yield event
+        finally:
+            texts.close()
+            forget = getattr(self.policy, "forget", None)
+            if forget is not None:
+                forget(run_id)
+        trajectory = self._trajectory(task, run_id, seed, group_id, state)
+        result = None
+        if trajectory.answer is not None:
+            warnings = (*desk.video.warnings, *filter(None, [self.profile.notice]))
+            result = Result(answer=trajectory.answer, trajectory=trajectory, warnings=warnings)
+        yield Finished(trajectory=trajectory, result=result)
+
+    def _trajectory(self, task: Task, run_id: str, seed: int, group_id: str, state: dict[str, Any]) -> Trajectory:
+        return Trajectory(
+            id=run_id,
+            group_id=group_id or task.id,
+            task=task,
+            turns=state.get("turns", ()),
+            answer=state.get("answer"),
+            stop_reason=state["stop"],
+            budget=self.budget,
+            usage=state.get("usage", Usage()),
+            error=state.get("error"),
+            seed=seed,
+            model=self.policy.name,
+            exact=self.policy.exact,
+            temperature=self.temperature,
+        )
+
+
+async def _stream(graph: Any, episode: Any, task: Task, seed: int, *, saved: bool) -> AsyncIterator[Any]:
+    """Events of the graph, with its last state (a dict) at the end; goes on from a checkpoint where there is one."""
+    from .episode import fresh_state
+
+    # The recursion limit counts nodes; our own limits end an episode long before.
+    config = {"configurable": {"thread_id": episode.run_id}, "recursion_limit": 100_000}
+    start: Any = fresh_state(task, seed)
+    if saved:
+        snapshot = await graph.aget_state(config)
+        if snapshot.values:
+            if (snapshot.values["task"].question, snapshot.values["seed"]) != (task.question, seed):
+                raise DataError(f"run {episode.run_id} is saved with another question or seed; choose another run id")
+            if not snapshot.next:
+                yield snapshot.values
+                return
+            start = None
+    state: dict[str, Any] = {}
+    how = {"durability": "sync"} if saved else {}
+    async for mode, chunk in graph.astream(start, config, context=episode, stream_mode=["custom", "values"], **how):
+        if mode == "custom":
+            yield chunk
+        else:
+            state = chunk
+    yield state
+
+
+async def _indexing(desk: Desk) -> AsyncIterator[Event]:
+    """Build the index in a thread; yields how far it is, if there is anything to build."""
+    loop, shares = asyncio.get_running_loop(), asyncio.Queue[float | None]()
+
+    def tell(share: float | None) -> None:
+        loop.call_soon_threadsafe(shares.put_nowait, share)
+
+    def build() -> None:
+        try:
+            desk.lazy_index.ready(tell)
+        finally:
+            tell(None)
+
+    building = asyncio.create_task(asyncio.to_thread(build))
+    while (share := await shares.get()) is not None:
+        yield Indexing(share=share)
+    await building
+
+
+@asynccontextmanager
+async def _saver(path: Path | None) -> AsyncIterator[Any]:
+    if path is None:
+        yield None
+        return
+    import aiosqlite
+    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+    from .graph import serializer
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    async with aiosqlite.connect(path, timeout=30.0) as connection:
+        yield AsyncSqliteSaver(connection, serde=serializer())
+
+
+def _policy(model: str | Policy, home: Path, device: str | None) -> tuple[Policy, FrameStore, Profile]:
+    """(the policy, the store that holds its frames, its profile)."""
+    if not isinstance(model, str):
+        store = getattr(model, "store", None)
+        return model, store if isinstance(store, FrameStore) else FrameStore(home / "frames"), Profile()
+    if model.startswith(("http://", "https://")):
+        raise ModelError(f"{model}: models behind a server come with a later version; give a folder, a hub id or 'embedded'")
+    store = FrameStore(home / "frames")
+    folder = checkpoint_dir() if model == EMBEDDED else Path(model).expanduser()
+    if model == EMBEDDED and not (folder / "config.json").is_file():
+        raise ModelError(f"the embedded model is not in {folder}; `make model` trains it")
+    from .policies.transformers import TransformersPolicy
+
+    name = model if model == EMBEDDED or not folder.is_dir() else str(folder)
+    policy = TransformersPolicy.load(folder if model == EMBEDDED else model, store, device=device, name=name)
+    if model == EMBEDDED and not (folder / PROFILE_FILE).is_file():
+        return policy, store, EMBEDDED_PROFILE
+    return policy, store, load_profile(folder)
+
+
+def _toolbox(tools: Sequence[str | Tool] | None) -> Toolbox:
+    if tools is None:
+        return default_toolbox()
+    return Toolbox(t for tool in tools for t in ([tool] if isinstance(tool, Tool) else default_toolbox([tool]).tools))
+
+
+def _encoder(spec: str | Encoder, device: str | None) -> Encoder:
+    from ..memory.encoder import load_encoder
+
+    return load_encoder(spec, device=device or "cpu") if isinstance(spec, str) else spec
+
+
+def _with_skim(profile: Profile, skim_frames: int) -> Profile:
+    if skim_frames < 0:
+        raise ValueError(f"skim_frames must be 0 or more; got {skim_frames}")
+    return replace(profile, skim_frames=skim_frames)
+
+
+def _run_to_end(coroutine: Any) -> Result:
+    """`asyncio.run`, in a thread of its own where a loop already runs (a notebook)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    outcome: list[Result | BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(asyncio.run(coroutine))
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]

@@ -1,0 +1,130 @@
+"""`playhead ask`: the whole path, from a file and a question to an answer with its seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .options import UsageProblem, aside, console, parse_budget, parse_choices
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..agent.video_agent import VideoAgent
+    from ..core.trajectory import Trajectory
+
+
+def ask(
+    video: Annotated[Path, typer.Argument(help="A video file.", metavar="VIDEO")],
+    question: Annotated[str, typer.Argument(help="What you want to know.", metavar="QUESTION")],
+    choices: Annotated[str | None, typer.Option(help="Possible answers: a,b,c (or a|b|c).")] = None,
+    model: Annotated[str, typer.Option(help="embedded, or the path of a Qwen3-VL checkpoint.")] = "embedded",
+    encoder: Annotated[str, typer.Option(help="embedded, or MODEL_NAME:/path/to/weights of OpenCLIP.")] = "embedded",
+    budget: Annotated[
+        str | None, typer.Option(help="Limits: frames=64,seconds=20; also turns, calls, context, tokens.")
+    ] = None,
+    trace: Annotated[bool, typer.Option("--trace", help="Print every step as it happens.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    save: Annotated[Path | None, typer.Option(help="Keep the trajectory in this JSONL file, for `playhead view`.")] = None,
+) -> None:
+    """Ask a video of any length a question; the answer comes with the seconds that prove it.
+
+    The agent sees a few frames of the whole video, then searches, zooms in and looks again until it can answer.
+
+    The embedded model knows only playhead's own world (`playhead world make`): on other footage its answers mean nothing,
+    and it says so. For real footage give --model a Qwen3-VL checkpoint and --encoder OpenCLIP weights.
+
+    Examples:
+
+        playhead ask film.mp4 "When does the red star appear?" --trace
+        playhead ask film.mp4 "Which way does it move?" --choices left,right,up,down --json
+        playhead ask match.mp4 "Who scores first?" --model /models/Qwen3-VL-8B-Instruct --budget frames=64,seconds=60
+    """
+    from ..agent.video_agent import VideoAgent
+    from .note import embedded_only
+
+    if not question.strip():
+        raise UsageProblem("the question is empty; ask something")
+    options = parse_choices(choices)
+    limits = parse_budget(budget)
+    agent = VideoAgent(model, budget=limits, encoder=encoder)
+    if video.is_file() and "embedded" in (model, encoder):
+        embedded_only(video)
+    trajectory = asyncio.run(_run(agent, video, question, options, aside() if trace or not as_json else None, trace))
+    if save is not None:
+        _append(save, trajectory)
+    if as_json:
+        console().print_json(json.dumps(as_plain(trajectory)))
+    else:
+        _say(trajectory, console())
+    if trajectory.answer is None:
+        raise typer.Exit(1)
+
+
+async def _run(
+    agent: VideoAgent, video: Path, question: str, choices: tuple[str, ...], said: Console | None, trace: bool
+) -> Trajectory:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from ..agent.events import Finished, Indexing
+    from ..demo.live import show
+
+    trajectory = None
+    columns = (TextColumn("indexing"), BarColumn(), TextColumn("{task.percentage:3.0f}%"), TimeRemainingColumn())
+    with Progress(*columns, console=said, transient=True, disable=said is None) as bar:
+        row = bar.add_task("indexing", total=1.0, visible=False)
+        async for event in agent.astream(video, question, choices):
+            if isinstance(event, Indexing):
+                bar.update(row, completed=event.share, visible=event.share < 1)
+            elif isinstance(event, Finished):
+                trajectory = event.trajectory
+            elif trace and said is not None:
+                show(event, bar.console)
+    assert trajectory is not None, "an episode ends with Finished"
+    return trajectory
+
+
+def as_plain(trajectory: Trajectory) -> dict[str, Any]:
+    """What `--json` prints: the answer, its evidence in seconds, why the episode ended and what it cost."""
+    from ..core.codec import to_plain
+
+    answer = trajectory.answer
+    return {
+        "question": trajectory.task.question,
+        "answer": answer.text if answer else None,
+        "choice": answer.choice if answer else None,
+        "evidence": [[c.start_s, c.end_s] for c in answer.evidence] if answer else [],
+        "looked_at": [[c.start_s, c.end_s] for c in trajectory.evidence_seen],
+        "stop_reason": trajectory.stop_reason.value,
+        "error": trajectory.error,
+        "usage": to_plain(trajectory.usage),
+        "model": trajectory.model,
+    }
+
+
+def _say(trajectory: Trajectory, out: Console) -> None:
+    from ..demo.live import spans
+
+    answer, usage = trajectory.answer, trajectory.usage
+    if answer is None:
+        out.print(f"no answer ({trajectory.error or trajectory.stop_reason.value})", markup=False)
+    else:
+        out.print(answer.text, style="bold", markup=False)
+        out.print(f"evidence: {spans(answer.evidence) or 'none cited'} (seconds)", markup=False)
+    cost = f"{usage.turns} turns, {usage.tool_calls} calls, {usage.frames} frames, {usage.wall_s:.1f} s"
+    out.print(f"{cost}, {trajectory.stop_reason.value.replace('_', ' ')}", style="dim", markup=False)
+
+
+def _append(path: Path, trajectory: Trajectory) -> None:
+    from ..core.trajectory import to_json
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as out:
+            out.write(to_json(trajectory) + "\n")
+    except OSError as error:
+        raise UsageProblem(f"--save {path}: cannot be written ({error.strerror or error})") from None

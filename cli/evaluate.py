@@ -1,0 +1,62 @@
+"""`playhead eval world`: the table of right answers, and a run folder that can be resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import aside, console, parse_budget
+
+
+def world(
+    data: Annotated[Path, typer.Option(help="A folder that `playhead world make` wrote.")],
+    out: Annotated[Path, typer.Option(help="The run's folder; the same command goes on with a run that stopped.")],
+    model: Annotated[str, typer.Option(help="embedded, or the path of a Qwen3-VL checkpoint.")] = "embedded",
+    strategy: Annotated[str, typer.Option(help="tools: the agent as it is. direct: N uniform frames, no tools.")] = "tools",
+    frames: Annotated[int | None, typer.Option(help="How many uniform frames, with --strategy direct.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only so many tasks, taken from every kind in turn.", min=1)] = None,
+    workers: Annotated[int, typer.Option(help="Processes, each with a model of its own.")] = 1,
+    budget: Annotated[str | None, typer.Option(help="Limits of an episode, such as frames=64,seconds=20.")] = None,
+    encoder: Annotated[str, typer.Option(help="embedded, or MODEL_NAME:/path/to/weights of OpenCLIP.")] = "embedded",
+    seed: Annotated[int, typer.Option(help="Drives sampling, where the temperature is above 0.")] = 0,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.", min=0.0)] = 0.0,
+) -> None:
+    """Measure a model on the world: with tools, or with N uniform frames and no tools.
+
+    Prints a table with a row for each kind of question and writes RUN/summary.json, RUN/results.jsonl and
+    RUN/trajectories.jsonl. "looked at" is the share of tasks where at least half of the gold seconds were shown to the model.
+
+    Examples:
+
+        playhead eval world --data world --model embedded --strategy tools --out runs/tools
+        playhead eval world --data world --model embedded --strategy direct --frames 32 --out runs/direct32
+        playhead view runs/tools/trajectories.jsonl --out page.html
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from ..evals.report import table
+    from ..evals.world import Setup, evaluate_world
+
+    setup = Setup(
+        model=model,
+        strategy=strategy,  # pyright: ignore[reportArgumentType]  Setup itself refuses an unknown one
+        frames=frames,
+        encoder=encoder,
+        budget=parse_budget(budget),
+        seed=seed,
+        temperature=temperature,
+    )
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    right: list[bool] = []
+    with Progress(*columns, console=aside()) as bar:
+        row = bar.add_task("asking", total=None, visible=False)
+
+        def note(result, done: int, total: int) -> None:
+            right.append(result.right)
+            bar.update(row, completed=done, total=total, visible=True, description=f"asking ({sum(right) / len(right):.0%} right so far)")
+
+        summary, results = evaluate_world(data, out, setup, limit=limit, workers=workers, on_result=note)
+    console().print(table(summary, results))
+    console().print(f"{out / 'summary.json'}: accuracy {summary['accuracy']:.3f}")

@@ -1,0 +1,75 @@
+"""What several commands read the same way: budgets, choices, counts; and where people's output goes.
+
+Results go to stdout, everything said on the way to stderr, so that `--json` can be piped.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..core.budget import Budget
+from ..core.errors import PlayheadError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_SHORT = {"calls": "tool_calls", "context": "context_tokens", "tokens": "sampled_tokens", "seconds": "wall_s"}
+_NAMES = ("turns", "calls", "frames", "context", "tokens", "seconds")
+
+
+class UsageProblem(PlayheadError):
+    """A value on the command line that makes no sense."""
+
+
+def parse_budget(text: str | None, base: Budget | None = None) -> Budget | None:
+    """`frames=64,seconds=20` as a Budget; limits that are not named stay as in `base`; `none` lifts one.
+
+    Raises:
+        UsageProblem: an unknown name or a value that is no number; the message lists the names.
+    """
+    if text is None:
+        return None
+    values: dict[str, float | int | None] = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        name, equals, value = (p.strip() for p in part.partition("="))
+        field = _SHORT.get(name, name)
+        if not equals or field not in Budget.__dataclass_fields__:
+            raise UsageProblem(f"--budget {part!r}: write NAME=NUMBER with a name of {', '.join(_NAMES)}")
+        try:
+            values[field] = None if value == "none" else float(value) if field == "wall_s" else int(value)
+        except ValueError:
+            raise UsageProblem(f"--budget {part!r}: {value!r} is not a number (or none, for no limit)") from None
+    base = base or Budget()
+    kept = {name: getattr(base, name) for name in Budget.__dataclass_fields__}
+    try:
+        return Budget(**{**kept, **values})
+    except ValueError as error:
+        raise UsageProblem(f"--budget: {error}") from None
+
+
+def parse_choices(text: str | None) -> tuple[str, ...]:
+    """`red,green,blue` as choices; a text with `|` in it is split there instead, so that choices may hold commas.
+
+    Raises:
+        UsageProblem: one choice is no choice, and the same one twice neither.
+    """
+    if text is None:
+        return ()
+    choices = tuple(c.strip() for c in text.split("|" if "|" in text else ",") if c.strip())
+    if len(choices) < 2 or len(set(choices)) < len(choices):
+        raise UsageProblem(f"--choices needs at least two different ones, separated by commas or |; got {text!r}")
+    return choices
+
+
+def console() -> Console:
+    """Where people read results: stdout."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def aside() -> Console:
+    """Where people read how it goes: stderr."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)

@@ -1,0 +1,61 @@
+"""`playhead world make`: films with known answers, and their tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import UsageProblem, aside, console
+
+
+def make(
+    out: Annotated[Path, typer.Option(help="The folder to write: DIR/videos/*.mp4 and DIR/tasks.jsonl.")],
+    videos: Annotated[int, typer.Option(help="How many videos.", min=1)] = 4,
+    minutes: Annotated[str, typer.Option(help="Minutes of each video; several (10,20,30) are taken in turn.")] = "20",
+    seed: Annotated[int, typer.Option(help="The world seed of the first video; the next ones count up.", min=0)] = 0,
+) -> None:
+    """Make long videos whose answers are known by construction, with questions of seven kinds.
+
+    Events are rare and short: a shape of some colour crosses the screen for a few seconds, perhaps with a digit on it.
+    Distractors share its colour or its shape. Each video gets a question of each kind: attribute, motion, first, count,
+    when, after, digit. A video that is there already is kept, so a run that was stopped goes on.
+
+    Examples:
+
+        playhead world make --out world --videos 4 --minutes 20 --seed 1
+        playhead world make --out world --videos 40 --minutes 10,20,30 --seed 7000000
+        playhead eval world --data world --out runs/first
+    """
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from ..core.tasks import read_tasks
+    from ..world.make import make_world
+
+    if out.exists() and not out.is_dir():
+        raise UsageProblem(f"--out {out}: not a folder")
+    lengths = _lengths(minutes)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"), TimeElapsedColumn())
+    with Progress(*columns, console=aside(), transient=True) as bar:
+        row = bar.add_task("filming", total=1.0)
+        try:
+            path = make_world(
+                out,
+                videos,
+                lengths,
+                seed,
+                progress=lambda share, name: bar.update(row, completed=share, description=f"filming {name}"),
+            )
+        except (ValueError, OSError) as error:
+            raise UsageProblem(f"the world cannot be made: {error}") from None
+    tasks = read_tasks(out)
+    kinds = ", ".join(f"{sum(t.kind == k for t in tasks)} {k}" for k in dict.fromkeys(t.kind for t in tasks))
+    console().print(f"{path}: {len(tasks)} tasks about {len({t.video for t in tasks})} videos ({kinds})")
+
+
+def _lengths(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageProblem(f"--minutes {text!r}: write a number of minutes, or several separated by commas") from None

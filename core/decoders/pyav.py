@@ -1,0 +1,295 @@
+"""The default decoder: PyAV (FFmpeg), exact by presentation time, patient with damage.
+
+How a frame is found: seek to the last keyframe at or before the target, decode forward, keep the last frame that starts
+at or before it. A seek is only ever an estimate (an index is in decoding order, MPEG-TS has none), so what came out is
+checked: frames that precede the keyframe in presentation order (their references are missing) are dropped, and when the
+first frame left is after the target, the seek is repeated further back, down to the start of the file. Exactness never
+rests on the container's index; only speed does.
+
+Damage: a packet that does not decode is skipped and counted, and a `VideoWarning` says where; what decodes is given.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from itertools import chain, pairwise
+from types import TracebackType
+from typing import NamedTuple
+
+import av
+import av.error
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from ..errors import VideoError, VideoWarning
+from .contract import DecodedFrame, Stall, Track
+from .picture import Painter
+
+# Reading on costs less than a seek while the next keyframe is closer than this.
+_SEEK_GAP_S = 1.0
+_MAX_DEMUX_ERRORS = 32
+# Local files only: a playlist posing as a video must not make FFmpeg open addresses that it names.
+_OPEN_OPTIONS = {"protocol_whitelist": "file"}
+
+
+def open_container(path: str, stall_s: float) -> av.container.InputContainer:
+    """An open container; a read that blocks longer than `stall_s` (a dead network disk) fails."""
+    return av.open(path, options=_OPEN_OPTIONS, metadata_errors="replace", timeout=stall_s)
+
+
+class Ends(NamedTuple):
+    """Where a file's packets end: the picture's, those of any stream; the picture's last timestamp and longest packet."""
+
+    video_s: float
+    any_s: float
+    last_pts: int
+    longest_s: float
+
+
+class Reader:
+    """One open file and its position. Use as a context manager; one thread at a time."""
+
+    def __init__(
+        self, track: Track, *, threads: bool = True, quiet: bool = False
+    ) -> None:
+        self._track = track
+        self._quiet = quiet or track.damaged
+        try:
+            self._container = open_container(str(track.path), track.stall_s)
+            stream = self._container.streams[track.stream]
+        except (av.error.FFmpegError, OSError, IndexError) as error:
+            raise VideoError(f"{track.path}: cannot be read any more ({error})") from None
+        assert isinstance(stream, VideoStream)
+        self._stream = stream
+        # Only whole-file reading gains from frame threads; after a seek they decode frames that nobody asked for.
+        stream.thread_type = "AUTO" if threads else "SLICE"
+        self.damaged: list[float | None] = []
+        """Where packets failed to decode, in seconds; None where the packet did not even say when."""
+        self.timeless = False
+        """True once a frame came without a timestamp."""
+
+    @property
+    def pixel_shape(self) -> Fraction | None:
+        """Width to height of one stored pixel; None where the file does not say."""
+        shape = self._stream.sample_aspect_ratio or self._stream.codec_context.sample_aspect_ratio
+        return shape if shape else None
+
+    def packet_ends(self, pts: int | None) -> Ends | None:
+        """Where the packets end, read without decoding from the keyframe before `pts` (None: from the start).
+
+        None when the picture's stream has no packet there.
+        """
+        track, any_s, end, last, longest = self._track, 0.0, 0, None, 0
+        if not self._seek(pts):
+            self._seek(None)
+        for packet in self._packets(every_stream=True):
+            if packet is None or packet.pts is None or packet.is_corrupt:
+                continue
+            after = packet.pts + (packet.duration or 0)
+            any_s = max(any_s, float(after * packet.time_base - track.zero))
+            if packet.stream_index == track.stream:
+                longest = max(longest, packet.duration or 0)
+                if last is None or packet.pts > last:
+                    last, end = packet.pts, after
+        self.damaged.clear()
+        if last is None:
+            return None
+        return Ends(
+            video_s=track.seconds(end), any_s=any_s, last_pts=last, longest_s=float(longest * track.time_base)
+        )
+
+    def timeline(self) -> tuple[list[int], list[int], bool]:
+        """Timestamps of all packets in order of presentation, those of keyframes, and whether some keyframe is followed, in
+        the file, by pictures shown before it (an open group of pictures). Reads the file, decodes nothing."""
+        self._seek(None)
+        stamps, keys, leading = list[int](), list[int](), False
+        for packet in self._packets():
+            if packet is None or packet.pts is None:
+                continue
+            stamps.append(packet.pts)
+            if packet.is_keyframe:
+                keys.append(packet.pts)
+            leading |= bool(keys) and packet.pts < keys[-1]
+        return sorted(stamps), keys, leading
+
+    def decoded_end(self, pts: int | None) -> tuple[float, int] | None:
+        """Where the last frame that decodes ends (seconds) and its timestamp; None when nothing does.
+
+        Decodes everything from the keyframe before `pts`, or from the start.
+        """
+        last: VideoFrame | None = None
+        gap = 0
+        for frame in self.from_start() if pts is None else self.walk(pts):
+            gap = _pts(frame) - _pts(last) if last is not None else 0
+            last = frame
+        if last is None:
+            return None
+        return self._track.seconds(_pts(last) + (last.duration or gap)), _pts(last)
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        self._container.close()
+        if self.damaged and kind is None and not self._quiet:
+            where = next((f" near {t:.1f} s" for t in self.damaged if t is not None), "")
+            warnings.warn(
+                f"{self._track.path}: {len(self.damaged)} packets are damaged{where}; frames there are missing",
+                VideoWarning,
+                stacklevel=2,
+            )
+
+    def from_start(self) -> Iterator[VideoFrame]:
+        """All frames in presentation order."""
+        self._seek(None)
+        return self._decode(after_seek=False)
+
+    def walk(self, pts: int) -> Iterator[VideoFrame]:
+        """Frames in presentation order, the first of them at or before `pts` wherever the file has such a frame."""
+        step = max(1, round(1 / self._track.time_base))
+        start = self._stream.start_time or 0
+        back = 0
+        while pts - back > start and self._seek(pts - back):
+            frames = self._decode(after_seek=True)
+            first = next(frames, None)
+            if first is not None and _pts(first) <= pts:
+                return chain((first,), frames)
+            back = 2 * back or step
+        return self.from_start()
+
+    def better_to_seek(self, position: int, target: int) -> bool:
+        """True when a keyframe lies far enough between the frame at hand and the target."""
+        gap = round(_SEEK_GAP_S / self._track.time_base)
+        if target - position <= gap:
+            return False
+        entries = self._stream.index_entries
+        found = entries.search_timestamp(target) if len(entries) > 1 else -1
+        # No index (MPEG-TS, Matroska before its first seek): keyframes are rarely further apart than a few seconds.
+        return entries[found].timestamp - position > gap if found >= 0 else target - position > 4 * gap
+
+    def _seek(self, pts: int | None) -> bool:
+        """To the keyframe before `pts`, or to the start of the file; False where the container cannot."""
+        try:
+            if pts is None:
+                self._container.seek(min(0, self._container.start_time or 0), backward=True)
+            else:
+                self._container.seek(pts, backward=True, stream=self._stream)
+        except (av.error.FFmpegError, OSError):
+            if pts is None:  # a container without seeking: begin again
+                self._reopen()
+            return False
+        return True
+
+    def _reopen(self) -> None:
+        threads = self._stream.thread_type
+        self._container.close()
+        self._container = open_container(str(self._track.path), self._track.stall_s)
+        stream = self._container.streams[self._track.stream]
+        assert isinstance(stream, VideoStream)
+        self._stream = stream
+        stream.thread_type = threads
+
+    def _decode(self, *, after_seek: bool) -> Iterator[VideoFrame]:
+        stall, last, earliest = Stall(self._track), None, None
+        for packet in self._packets():
+            stall.check()
+            if packet is not None and after_seek and earliest is None:
+                if not packet.is_keyframe or packet.pts is None:
+                    continue
+                earliest = packet.pts
+            for frame in self._decode_packet(packet):
+                stall.progress()
+                pts = frame.pts
+                self.timeless |= pts is None
+                if pts is None or (last is not None and pts <= last) or (earliest is not None and pts < earliest):
+                    continue
+                last = pts
+                yield frame
+                stall.progress()
+
+    def _decode_packet(self, packet: av.Packet[VideoStream] | None) -> list[VideoFrame]:
+        try:
+            frames = self._stream.codec_context.decode(packet)
+        except av.error.EOFError:
+            return []
+        except (av.error.FFmpegError, OSError, MemoryError):
+            at = packet.pts if packet is not None else None
+            self.damaged.append(None if at is None else self._track.seconds(at))
+            return []
+        return frames
+
+    def _packets(self, *, every_stream: bool = False) -> Iterator[av.Packet[VideoStream] | None]:
+        """The stream's packets, ended by None (drain the decoder), past errors of the container."""
+        for _ in range(_MAX_DEMUX_ERRORS):
+            try:
+                for packet in self._container.demux(*(() if every_stream else (self._stream,))):
+                    if packet.size:
+                        yield packet
+                break
+            except av.error.EOFError:
+                break
+            except (av.error.FFmpegError, OSError):
+                self.damaged.append(None)
+        yield None
+
+
+def _pts(frame: VideoFrame) -> int:
+    assert frame.pts is not None
+    return frame.pts
+
+
+class PyavDecoder:
+    """See the module and `Decoder`."""
+
+    name = "pyav"
+
+    def shown(self, track: Track, times_s: Iterable[float], size: tuple[int, int] | None) -> Iterator[DecodedFrame]:
+        painter, made = Painter(size or (track.width, track.height)), None
+        with Reader(track) as reader:
+            frames: Iterator[VideoFrame] | None = None
+            current: VideoFrame | None = None
+            ahead: VideoFrame | None = None
+            for t_s in times_s:
+                target = track.pts(t_s)
+                if frames is None or current is None or (ahead and reader.better_to_seek(_pts(ahead), target)):
+                    frames = reader.walk(target)
+                    current = ahead = next(frames, None)
+                    if current is None:
+                        raise VideoError(f"{track.path}: no frame could be decoded at {t_s:.3f} s")
+                while ahead is not None and _pts(ahead) <= target:
+                    current, ahead = ahead, next(frames, None)
+                if made is None or made[0] != _pts(current):
+                    made = _pts(current), DecodedFrame(
+                        timestamp_s=track.seconds(_pts(current)), pixels=painter.paint(current)
+                    )
+                yield made[1]
+
+    def every(self, track: Track, start_s: float, end_s: float, size: tuple[int, int] | None) -> Iterator[DecodedFrame]:
+        painter = Painter(size or (track.width, track.height))
+        start, end = track.pts(start_s), track.pts(end_s)
+        with Reader(track) as reader:
+            for frame, following in pairwise(chain(reader.walk(start), (None,))):
+                assert frame is not None
+                pts = _pts(frame)
+                if following is not None and _pts(following) <= start:
+                    continue
+                if pts > start and track.seconds(pts) >= end_s:
+                    return
+                yield DecodedFrame(timestamp_s=track.seconds(pts), pixels=painter.paint(frame))
+                if pts > end:
+                    return
+
+    def keyframes(self, track: Track, times_s: Iterable[float], size: tuple[int, int] | None) -> Iterator[DecodedFrame]:
+        painter = Painter(size or (track.width, track.height))
+        with Reader(track, threads=False) as reader:
+            made: DecodedFrame | None = None
+            for t_s in times_s:
+                frame = next(reader.walk(track.pts(t_s)), None)
+                if frame is None:
+                    raise VideoError(f"{track.path}: no keyframe could be decoded at {t_s:.3f} s")
+                at_s = track.seconds(_pts(frame))
+                if made is None or made.timestamp_s != at_s:
+                    made = DecodedFrame(timestamp_s=at_s, pixels=painter.paint(frame))
+                yield made

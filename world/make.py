@@ -1,0 +1,67 @@
+"""Making a world on disk: films and their tasks.
+
+    make_world(out, videos, minutes, seed)  ->  out/videos/world-SEED.mp4 ... and out/tasks.jsonl
+
+Video `i` is the scene of world seed `seed + i`; nothing else decides what it shows. A film that is there already is
+kept, so a killed run goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ..core.nouns import Task
+from ..core.tasks import write_tasks
+from ..core.video import content_hash
+from .film import write_film
+from .questions import make_tasks
+from .script import make_cast
+
+Progress = Callable[[float, str], None]
+
+
+def make_world(
+    out: Path,
+    videos: int,
+    minutes: float | Sequence[float],
+    seed: int,
+    progress: Progress | None = None,
+    draws: int = 1,
+) -> Path:
+    """Film `videos` scenes and write their tasks; returns the path of `tasks.jsonl`.
+
+    Args:
+        out: folder to make the world in.
+        videos: how many films.
+        minutes: length of each film; several lengths are taken in turn.
+        seed: world seed of the first film.
+        draws: how many times seven questions are drawn for each film.
+        progress: called with the share done (0 to 1) and the name of the film in work.
+
+    Raises:
+        ValueError: no videos asked for, or a film shorter than 4 minutes.
+    """
+    if videos < 1:
+        raise ValueError(f"a world needs at least one video; got {videos}")
+    lengths = [minutes] if isinstance(minutes, (int, float)) else list(minutes)
+    casts = [make_cast(seed + i, lengths[i % len(lengths)]) for i in range(videos)]
+    tasks: list[Task] = []
+    for i, cast in enumerate(casts):
+        name = f"videos/world-{cast.scene.seed}-{cast.scene.duration_s:.0f}s.mp4"
+        path = out / name
+        if not path.exists():
+            write_film(cast.scene, path, _part(progress, i, videos, path.name))
+        video_id = content_hash(path)
+        for draw in range(draws):
+            tasks += make_tasks(cast, name, video_id, draw)
+    write_tasks(out / "tasks.jsonl", tasks)
+    if progress:
+        progress(1.0, "done")
+    return out / "tasks.jsonl"
+
+
+def _part(progress: Progress | None, index: int, total: int, name: str) -> Callable[[float], None] | None:
+    if progress is None:
+        return None
+    return lambda share: progress((index + share) / total, name)

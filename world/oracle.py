@@ -1,0 +1,258 @@
+"""The oracle: solves every task of the world with the agent's real tools, writing its steps so that a model can learn them.
+
+It is told the scene, so it reads each frame that a tool shows without error; all else it takes from the observations,
+as a model must: which moments were found, what "After" a zoom names. Its thoughts are dense and mechanical: every hit
+and every frame in order with its time, one token for a decision, intervals copied and never computed.
+
+    750 red star yes        <- a search: the start of the hit, what its frame shows, is it the one asked for
+    88 red ring no
+    752 none                <- a zoom: the second, what is seen (x and y in fifths, the digit, where they matter)
+    753 red star x1 y3
+    from x1 to x4 right     <- a decision
+
+`reply(messages)` is a pure function of what was said so far (and of the oracle's seed), so it can stand behind any
+policy. With `slips`, it sometimes looks at a wrong hit first and recovers; `is_slip` tells such turns apart, so that
+nobody is trained to make the mistake.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..core.nouns import Frame, Message, Task
+from .scene import COLOURS, SHAPES, Event, Scene, position_bin
+
+ORDINALS = ("one", "two", "three", "four", "five", "six")
+_HIT = re.compile(r"(\d+\.\d)-(\d+\.\d) $")
+_ZOOM = re.compile(r"frames from (\d+\.\d) to (\d+\.\d)\. Before: \S+ After: (?:(\d+\.\d)-(\d+\.\d)|none)\.")
+_NAME = re.compile(rf"\b({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})\b")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Hit:
+    start_s: float
+    end_s: float
+    frame: Frame
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Zoom:
+    start_s: float
+    end_s: float
+    after: tuple[float, float] | None
+    frames: tuple[Frame, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Oracle:
+    """A teacher for one task. `tools=False` is the single-pass teacher: it answers from the frames it is shown."""
+
+    task: Task
+    scene: Scene
+    seed: int = 0
+    tools: bool = True
+    slips: float = 0.0
+
+    def reply(self, messages: Sequence[Message]) -> str:
+        """The next assistant text."""
+        if not self.tools:
+            return self._answer(self._frame_lines(messages[-1].frames, quiet=True), self.task.answer or "", ())
+        seen = [_read(m) for m in messages if m.role == "tool"]
+        if not seen:
+            return _call("", "search_clips", query=self._query, k=self._k)
+        last = seen[-1]
+        if isinstance(last, _Zoom):
+            return self._after_zoom(last, [s for s in seen if isinstance(s, list)][-1], seen)
+        return self._after_search(last, seen)
+
+    def is_slip(self, messages: Sequence[Message]) -> bool:
+        """True when `reply(messages)` goes to a wrong hit on purpose."""
+        seen = [_read(m) for m in messages if m.role == "tool"]
+        return self.tools and len(seen) == 1 and isinstance(seen[0], list) and self._slip_target(seen[0]) is not None
+
+    # What is asked ------------------------------------------------------------------------------------------------
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(f"{c} {s}" for c, s in _NAME.findall(self.task.question))
+
+    @property
+    def _query(self) -> str:
+        if self.task.kind == "attribute":
+            words = re.findall(r"[a-z]+", self.task.question.lower())
+            return next(w for w in words if w in SHAPES or w in COLOURS)
+        return "; ".join(self._names)
+
+    @property
+    def _k(self) -> int:
+        return {"count": 6, "first": 2}.get(self.task.kind, 3)
+
+    def _wanted(self, event: Event | None) -> bool:
+        if event is None:
+            return False
+        if self.task.kind == "attribute":
+            return self._query in (event.shape, event.colour)
+        return event.name in self._names
+
+    # Turns --------------------------------------------------------------------------------------------------------
+
+    def _after_search(self, hits: list[_Hit], seen: Sequence[object]) -> str:
+        lines, found, count = [], [], 0
+        for hit in hits:
+            event = self.scene.event_at(hit.frame.timestamp_s)
+            wanted = self._wanted(event)
+            verdict = ("yes" if wanted else "no") if self.task.kind != "count" else "no"
+            if wanted:
+                found.append(hit)
+                if self.task.kind == "count":
+                    verdict = ORDINALS[min(count, len(ORDINALS) - 1)]
+                    count += 1
+            lines.append(f"{hit.start_s:.0f} {event.name if event else 'nothing'} {verdict}")
+        searches = sum(isinstance(s, list) for s in seen)
+        if not found and searches < 3:
+            return _call(_lines(lines), "search_clips", query=self._query, k=self._k + 3 * searches)
+        if self.task.kind in ("attribute", "first", "count") or not found:
+            return self._answer(lines, self._answer_from_hits(found, count), [(h.start_s, h.end_s) for h in found])
+        target = self._slip_target(hits) if len(seen) == 1 else None
+        return self._zoom(lines, target or found[0])
+
+    def _answer_from_hits(self, found: list[_Hit], count: int) -> str:
+        if self.task.kind == "count":
+            return str(count) if count else (self.task.answer or "")
+        event = self.scene.event_at(found[0].frame.timestamp_s) if found else None
+        if event is None:
+            return self.task.answer or ""
+        if self.task.kind == "attribute":
+            return event.colour if self._query == event.shape else event.shape
+        return event.name
+
+    def _slip_target(self, hits: list[_Hit]) -> _Hit | None:
+        if self.task.kind not in ("motion", "when", "digit", "after"):
+            return None
+        wrong = [h for h in hits if not self._wanted(self.scene.event_at(h.frame.timestamp_s))]
+        rng = random.Random(f"slip-{self.seed}-{self.task.id}")
+        if not wrong or len(wrong) == len(hits) or rng.random() >= self.slips:
+            return None
+        return rng.choice(wrong)
+
+    def _zoom(self, lines: list[str], hit: _Hit) -> str:
+        fps = 0.5 if self.task.kind == "after" else 1.0
+        return _call(_lines(lines), "temporal_zoom", start_s=hit.start_s, end_s=hit.end_s, fps=fps)
+
+    def _after_zoom(self, zoom: _Zoom, hits: list[_Hit], seen: Sequence[object]) -> str:
+        lines = self._frame_lines(zoom.frames)
+        events = [self.scene.event_at(f.timestamp_s) for f in zoom.frames]
+        was_seen = any(
+            self._wanted(self.scene.event_at(f.timestamp_s)) for s in seen if isinstance(s, _Zoom) for f in s.frames
+        )
+        if not was_seen:
+            found = [h for h in hits if self._wanted(self.scene.event_at(h.frame.timestamp_s))]
+            target = next((h for h in found if h.start_s != zoom.start_s), None)
+            if target is None:
+                return self._answer(lines, self.task.answer or "", [(zoom.start_s, zoom.end_s)])
+            return self._zoom(lines, target)
+        if self.task.kind == "after":
+            return self._follow(lines, zoom, events, seen)
+        span = _span(zoom, [self._wanted(e) for e in events])
+        lines += self._decision(zoom, events)
+        answer = f"{span[0]:.1f}-{span[1]:.1f}" if self.task.kind == "when" else self._fact(events)
+        return self._answer(lines, answer, [span])
+
+    def _follow(self, lines: list[str], zoom: _Zoom, events: list[Event | None], seen: Sequence[object]) -> str:
+        """The first other object after the one asked for; on to the next stretch while there is none."""
+        start = next((i for i, e in enumerate(events) if self._wanted(e)), -1)
+        other = next((i for i, e in enumerate(events) if i > start and e and not self._wanted(e)), None)
+        if other is not None:
+            end_s = zoom.frames[other + 1].timestamp_s if other + 1 < len(zoom.frames) else zoom.end_s
+            follower = events[other]
+            assert follower is not None
+            return self._answer(lines, follower.name, [(zoom.frames[other].timestamp_s, end_s)])
+        if zoom.after is None or sum(isinstance(s, _Zoom) for s in seen) >= 5:
+            return self._answer(lines, self.task.answer or "", [(zoom.start_s, zoom.end_s)])
+        return _call(_lines(lines), "temporal_zoom", start_s=zoom.after[0], end_s=zoom.after[1], fps=0.25)
+
+    # Words --------------------------------------------------------------------------------------------------------
+
+    def _frame_lines(self, frames: Sequence[Frame], quiet: bool = False) -> list[str]:
+        lines = []
+        for frame in frames:
+            event = self.scene.event_at(frame.timestamp_s)
+            if event is None and quiet:
+                continue
+            text = f"{frame.timestamp_s:.0f} {event.name if event else 'none'}"
+            if event and self.task.kind == "motion":
+                text += " x{} y{}".format(*_bins(event, frame.timestamp_s))
+            if event and self.task.kind == "digit" and event.digit is not None:
+                text += f" {event.digit}"
+            lines.append(text)
+        return lines
+
+    def _decision(self, zoom: _Zoom, events: list[Event | None]) -> list[str]:
+        if self.task.kind != "motion":
+            return []
+        shown = [(e, f.timestamp_s) for e, f in zip(events, zoom.frames, strict=True) if e and self._wanted(e)]
+        (x0, y0), (x1, y1) = _bins(*shown[0]), _bins(*shown[-1])
+        event = shown[0][0]
+        x_word = event.motion if event.motion in ("left", "right") else "same"
+        y_word = event.motion if event.motion in ("up", "down") else "same"
+        return [f"from x{x0} to x{x1} {x_word}", f"from y{y0} to y{y1} {y_word}"]
+
+    def _fact(self, events: list[Event | None]) -> str:
+        event = next(e for e in events if self._wanted(e))
+        assert event is not None
+        return event.motion if self.task.kind == "motion" else str(event.digit)
+
+    def _answer(self, lines: list[str], answer: str, evidence: Sequence[tuple[float, float]]) -> str:
+        spans = "; ".join(f"{a:.1f}-{b:.1f}" for a, b in evidence)
+        cited = f"\n<evidence>{spans}</evidence>" if spans else ""
+        return f"<think>{_lines(lines)}</think>\n<answer>{answer}</answer>{cited}"
+
+
+def describe(event: Event | None) -> str:
+    """What a frame shows, in a phrase: the caption of a frame on which `event` is seen."""
+    if event is None:
+        return "nothing but the background"
+    return f"a {event.name}" + (f" with the digit {event.digit}" if event.digit is not None else "")
+
+
+def _lines(lines: Sequence[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _call(thought: str, name: str, **arguments: str | int | float) -> str:
+    call = json.dumps({"name": name, "arguments": arguments})
+    return f"<think>{thought}</think>\n<tool_call>\n{call}\n</tool_call>"
+
+
+def _bins(event: Event, t_s: float) -> tuple[int, int]:
+    x, y = event.position(t_s)
+    return position_bin(x), position_bin(y)
+
+
+def _span(zoom: _Zoom, wanted: Sequence[bool]) -> tuple[float, float]:
+    """From the first frame that shows it to the first that no longer does (or the end of the zoom)."""
+    first = wanted.index(True)
+    last = len(wanted) - 1 - list(reversed(wanted)).index(True)
+    end_s = zoom.frames[last + 1].timestamp_s if last + 1 < len(wanted) else zoom.end_s
+    return zoom.frames[first].timestamp_s, end_s
+
+
+def _read(message: Message) -> list[_Hit] | _Zoom:
+    """What a tool message shows: the hits of a search (in order of time), or a zoom.
+
+    Other observations (an error, captions) read as a search without hits.
+    """
+    zoom = _ZOOM.search(message.text)
+    if zoom:
+        after = (float(zoom[3]), float(zoom[4])) if zoom[3] else None
+        return _Zoom(start_s=float(zoom[1]), end_s=float(zoom[2]), after=after, frames=message.frames)
+    hits = []
+    for text, frame in zip(message.content, message.content[1:], strict=False):
+        match = _HIT.search(text) if isinstance(text, str) else None
+        if match and isinstance(frame, Frame):
+            hits.append(_Hit(start_s=float(match[1]), end_s=float(match[2]), frame=frame))
+    return hits

@@ -1,0 +1,69 @@
+"""Scene: the script of a made-up video, from which its pixels, its questions and their answers all follow.
+
+A scene is a changing background with rare short events. An event is one object (shape, colour, perhaps a digit on it)
+that is on screen for a few seconds and moves one way. Events never overlap. Everything is a pure function of the
+scene's fields, so the truth about a second of video is looked up, never annotated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
+COLOURS = ("red", "yellow", "green", "cyan", "blue", "pink")
+MOTIONS = ("left", "right", "up", "down", "still")
+BINS = 5
+"""Positions are told to one of 5 columns and rows (0 left or top)."""
+NEAR, FAR = 0.24, 0.76
+"""Centres of objects stay in this range of the frame, so that an object is always seen whole."""
+FILM_SIZE = 192
+FILM_FPS = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """One appearance: from `start_s` to `end_s` the centre goes from (x0, y0) to (x1, y1), in units of the frame.
+
+    `size` is the object's width as a share of the frame (0.40 to 0.50).
+    """
+
+    start_s: float
+    end_s: float
+    shape: str
+    colour: str
+    motion: str
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    size: float = 0.46
+    digit: int | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.colour} {self.shape}"
+
+    def position(self, t_s: float) -> tuple[float, float]:
+        """Centre at `t_s`, clamped to the event's own time."""
+        share = min(1.0, max(0.0, (t_s - self.start_s) / (self.end_s - self.start_s)))
+        return self.x0 + share * (self.x1 - self.x0), self.y0 + share * (self.y1 - self.y0)
+
+
+def position_bin(u: float) -> int:
+    """Which of the 5 columns or rows a centre coordinate falls into."""
+    return min(BINS - 1, max(0, int((u - NEAR) / (FAR - NEAR) * BINS)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scene:
+    """A whole video: its background follows from `seed`, its events are in order of time."""
+
+    seed: int
+    duration_s: float
+    events: tuple[Event, ...]
+    fps: int = FILM_FPS
+    size: int = FILM_SIZE
+
+    def event_at(self, t_s: float) -> Event | None:
+        """The event on screen at `t_s`, or None."""
+        return next((e for e in self.events if e.start_s <= t_s < e.end_s), None)
