@@ -1,0 +1,1 @@
+"""Thinking: policies, renderer, the LangGraph agent, and `VideoAgent`, the door."""

@@ -72,8 +72,9 @@ class Allowance:
 
     def frames(self, usage: Usage, context: int, frame_tokens: int) -> int:
         """How many more frames may be shown after `context` tokens, if each takes `frame_tokens`."""
-        room = (self._context_left(context) - self.answer_reserve()) // max(1, frame_tokens)
-        return int(min(1 << 30, self.budget.left(usage, "frames"), max(0, room)))
+        # The division comes last: infinity divided with // is not a number.
+        room = min(1 << 40, max(0, self._context_left(context) - self.answer_reserve()))
+        return int(min(1 << 30, self.budget.left(usage, "frames"), room // max(1, frame_tokens)))
 
     def fits(self, context: int) -> bool:
         """Does a prompt of so many tokens leave room for a forced answer?"""

@@ -40,6 +40,9 @@ class PolicyCaptioner:
         self.tokens_left -= each * len(frames)
         requests = [self._request(i, frame, each) for i, frame in enumerate(frames)]
         completions = await self.policy.generate(requests)
+        forget = getattr(self.policy, "forget", None)
+        for request in requests if forget is not None else ():
+            forget(request.session)  # pyright: ignore[reportOptionalCall]
         self.frames_shown += len(frames)
         self.spent_tokens += sum(len(c.token_ids) for c in completions)
         for completion in completions:

@@ -8,7 +8,7 @@ reads the answer, or forces one when a limit was reached. Every limit of the `Bu
 episode that did not fail ends with an answer.
 
 The state is small and holds no pixels: frozen dataclasses of tokens, texts and references, which a checkpointer
-writes by an allow-list (`serializer`), never by pickle. What cannot be written down (policy, tools, video) is the `Episode`,
+writes by an allow-list (`saving`), never by pickle. What cannot be written down (policy, tools, video) is the `Episode`,
 LangGraph's runtime context. A step that fails becomes data: `stop` is ERROR and `error` one line. A run that was cut
 after any node goes on from its checkpoint to the same answer, because each call's seed follows from run and turn.
 """
@@ -17,35 +17,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from functools import cache
 from typing import Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
-from ..core.budget import Usage
-from ..core.clip import Clip
 from ..core.errors import ModelError
-from ..core.nouns import Answer, Completion, FinishReason, Frame, Message, Observation, StopReason, Task, ToolCall
-from ..core.trajectory import Turn
+from ..core.nouns import StopReason
 from .allowance import spend
-from .episode import Episode, Pending, State
+from .episode import Episode, State
 from .steps import Emit, act, answer, skim, think
 
-SAVED_TYPES = (
-    Answer, Clip, Completion, FinishReason, Frame, Message, Observation, Pending, StopReason, Task, ToolCall,
-    Turn, Usage,
-)  # fmt: skip
+
+@cache
+def build_graph() -> Any:
+    """The compiled graph; run it with `context=Episode(...)`."""
+    return _graph().compile()
 
 
-def serializer() -> JsonPlusSerializer:
-    """Writes the state as msgpack, and reads back our own types only."""
-    return JsonPlusSerializer(allowed_msgpack_modules=list(SAVED_TYPES))
+def build_saved_graph(checkpointer: BaseCheckpointSaver[str]) -> Any:
+    """The same, saving its state after every node; the run's id is the thread id."""
+    return _graph().compile(checkpointer=checkpointer)
 
 
-def build_graph(checkpointer: BaseCheckpointSaver[str] | None = None) -> Any:
-    """The compiled graph; run it with `context=Episode(...)` and, with a checkpointer, the run's id as thread id."""
+def _graph() -> StateGraph[State, Episode]:
     graph = StateGraph(State, context_schema=Episode)
     for step in (skim, think, act, answer):
         graph.add_node(step.__name__, _node(step))
@@ -53,10 +50,10 @@ def build_graph(checkpointer: BaseCheckpointSaver[str] | None = None) -> Any:
     for name in ("skim", "think", "act"):
         graph.add_conditional_edges(name, _next, ["think", "act", "answer", END])
     graph.add_edge("answer", END)
-    return graph.compile(checkpointer=checkpointer)
+    return graph
 
 
-def _next(state: State) -> str:
+async def _next(state: State) -> str:  # async, or LangGraph starts a thread for it
     if state["error"] is not None:
         return END
     if state["stop"] is not None:

@@ -166,7 +166,7 @@ class VideoAgent:
     async def _events(self, task: Task, desk: Desk, run_id: str, seed: int, group_id: str) -> AsyncIterator[Event]:
         from ..memory.text import TextMemory
         from .episode import Episode
-        from .graph import build_graph
+        from .graph import build_graph, build_saved_graph
 
         if any(spec.name == INDEX_TOOL for spec in self.toolbox.specs):
             async for event in _indexing(desk):
@@ -187,7 +187,8 @@ class VideoAgent:
         state: dict[str, Any] = {}
         try:
             async with _saver(self.checkpoints) as saver:
-                async for event in _stream(build_graph(saver), episode, task, seed, saved=saver is not None):
+                graph = build_graph() if saver is None else build_saved_graph(saver)
+                async for event in _stream(graph, episode, task, seed, saved=saver is not None):
                     if isinstance(event, dict):
                         state = event
                     else:
@@ -275,11 +276,11 @@ async def _saver(path: Path | None) -> AsyncIterator[Any]:
     import aiosqlite
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
-    from .graph import serializer
+    from .saving import StateSerializer
 
     path.parent.mkdir(parents=True, exist_ok=True)
     async with aiosqlite.connect(path, timeout=30.0) as connection:
-        yield AsyncSqliteSaver(connection, serde=serializer())
+        yield AsyncSqliteSaver(connection, serde=StateSerializer())
 
 
 def _policy(model: str | Policy, home: Path, device: str | None) -> tuple[Policy, FrameStore, Profile]:

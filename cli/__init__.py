@@ -5,6 +5,6 @@
 Bad input ends with exit code 2 and one line on stderr that says what, where and what to do; never with a traceback.
 """
 
-from .app import app, main
+from .app import app, main, run
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "run"]

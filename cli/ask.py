@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import UsageProblem, aside, console, parse_budget, parse_choices
+from .options import UsageProblem, aside, console, parse_budget, parse_choices, progress_bar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,16 +45,20 @@ def ask(
         playhead ask match.mp4 "Who scores first?" --model /models/Qwen3-VL-8B-Instruct --budget frames=64,seconds=60
     """
     from ..agent.video_agent import VideoAgent
+    from ..core.video import Video
     from .note import embedded_only
 
     if not question.strip():
         raise UsageProblem("the question is empty; ask something")
     options = parse_choices(choices)
     limits = parse_budget(budget)
+    say = aside()
+    for warning in Video.open(video).warnings:  # a bad file is refused before a model is loaded
+        say.print(f"playhead: {warning}", markup=False)
     agent = VideoAgent(model, budget=limits, encoder=encoder)
-    if video.is_file() and "embedded" in (model, encoder):
+    if "embedded" in (model, encoder):
         embedded_only(video)
-    trajectory = asyncio.run(_run(agent, video, question, options, aside() if trace or not as_json else None, trace))
+    trajectory = asyncio.run(_run(agent, video, question, options, say, trace))
     if save is not None:
         _append(save, trajectory)
     if as_json:
@@ -66,24 +70,21 @@ def ask(
 
 
 async def _run(
-    agent: VideoAgent, video: Path, question: str, choices: tuple[str, ...], said: Console | None, trace: bool
+    agent: VideoAgent, video: Path, question: str, choices: tuple[str, ...], said: Console, trace: bool
 ) -> Trajectory:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     from ..agent.events import Finished, Indexing
     from ..demo.live import show
 
     trajectory = None
-    columns = (TextColumn("indexing"), BarColumn(), TextColumn("{task.percentage:3.0f}%"), TimeRemainingColumn())
-    with Progress(*columns, console=said, transient=True, disable=said is None) as bar:
+    with progress_bar(said) as bar:
         row = bar.add_task("indexing", total=1.0, visible=False)
         async for event in agent.astream(video, question, choices):
             if isinstance(event, Indexing):
                 bar.update(row, completed=event.share, visible=event.share < 1)
             elif isinstance(event, Finished):
                 trajectory = event.trajectory
-            elif trace and said is not None:
-                show(event, bar.console)
+            elif trace:
+                show(event, said)
     assert trajectory is not None, "an episode ends with Finished"
     return trajectory
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import aside, console, parse_budget
+from .options import aside, console, parse_budget, progress_bar
 
 
 def world(
@@ -26,7 +26,8 @@ def world(
     """Measure a model on the world: with tools, or with N uniform frames and no tools.
 
     Prints a table with a row for each kind of question and writes RUN/summary.json, RUN/results.jsonl and
-    RUN/trajectories.jsonl. "looked at" is the share of tasks where at least half of the gold seconds were shown to the model.
+    RUN/trajectories.jsonl. "looked at" is the share of tasks where the model was shown a frame of every event that the
+    answer rests on.
 
     Examples:
 
@@ -34,8 +35,6 @@ def world(
         playhead eval world --data world --model embedded --strategy direct --frames 32 --out runs/direct32
         playhead view runs/tools/trajectories.jsonl --out page.html
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from ..evals.report import table
     from ..evals.world import Setup, evaluate_world
 
@@ -48,14 +47,14 @@ def world(
         seed=seed,
         temperature=temperature,
     )
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     right: list[bool] = []
-    with Progress(*columns, console=aside()) as bar:
+    with progress_bar(aside(), count=True) as bar:
         row = bar.add_task("asking", total=None, visible=False)
 
         def note(result, done: int, total: int) -> None:
             right.append(result.right)
-            bar.update(row, completed=done, total=total, visible=True, description=f"asking ({sum(right) / len(right):.0%} right so far)")
+            words = f"asking ({sum(right) / len(right):.0%} right so far)"
+            bar.update(row, completed=done, total=total, visible=True, description=words)
 
         summary, results = evaluate_world(data, out, setup, limit=limit, workers=workers, on_result=note)
     console().print(table(summary, results))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import UsageProblem, aside, console
+from .options import UsageProblem, aside, console, progress_bar
 
 if TYPE_CHECKING:
     from ..core.video import Video
@@ -96,8 +96,6 @@ def search(
 
 def open_index(path: Path, encoder: str, fps: float, mode: str) -> tuple[Video, ClipIndex]:
     """The video and its index, built with a progress bar where it is not there yet."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     from ..core.home import cache_dir
     from ..core.video import Video
     from ..memory.encoder import load_encoder
@@ -112,8 +110,7 @@ def open_index(path: Path, encoder: str, fps: float, mode: str) -> tuple[Video, 
     for warning in video.warnings:
         say.print(f"playhead: {warning}", markup=False)
     model = load_encoder(encoder)
-    columns = (TextColumn("indexing"), BarColumn(), TextColumn("{task.percentage:3.0f}%"), TimeRemainingColumn())
-    with Progress(*columns, console=say, transient=True) as bar:
+    with progress_bar(say) as bar:
         row = bar.add_task("indexing", total=1.0)
         built = ClipIndex.build(
             video,

@@ -12,6 +12,7 @@ from ..core.errors import PlayheadError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
 _SHORT = {"calls": "tool_calls", "context": "context_tokens", "tokens": "sampled_tokens", "seconds": "wall_s"}
 _NAMES = ("turns", "calls", "frames", "context", "tokens", "seconds")
@@ -59,6 +60,15 @@ def parse_choices(text: str | None) -> tuple[str, ...]:
     if len(choices) < 2 or len(set(choices)) < len(choices):
         raise UsageProblem(f"--choices needs at least two different ones, separated by commas or |; got {text!r}")
     return choices
+
+
+def progress_bar(said: Console, *, count: bool = False) -> Progress:
+    """A bar for a share (or a count) that goes away when it is done; nothing where nobody watches."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    done = MofNCompleteColumn() if count else TextColumn("{task.percentage:3.0f}%")
+    columns = (TextColumn("{task.description}"), BarColumn(), done, TimeRemainingColumn())
+    return Progress(*columns, console=said, transient=True, disable=not said.is_terminal)
 
 
 def console() -> Console:

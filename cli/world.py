@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import UsageProblem, aside, console
+from .options import UsageProblem, aside, console, progress_bar
 
 
 def make(
@@ -28,16 +28,13 @@ def make(
         playhead world make --out world --videos 40 --minutes 10,20,30 --seed 7000000
         playhead eval world --data world --out runs/first
     """
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
     from ..core.tasks import read_tasks
     from ..world.make import make_world
 
     if out.exists() and not out.is_dir():
         raise UsageProblem(f"--out {out}: not a folder")
     lengths = _lengths(minutes)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"), TimeElapsedColumn())
-    with Progress(*columns, console=aside(), transient=True) as bar:
+    with progress_bar(aside()) as bar:
         row = bar.add_task("filming", total=1.0)
         try:
             path = make_world(

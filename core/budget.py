@@ -48,7 +48,7 @@ class Budget:
     def __post_init__(self) -> None:
         for f in fields(self):
             value = getattr(self, f.name)
-            if value is not None and value < 0:
+            if value is not None and not value >= 0:  # NaN is refused too: it would be no limit at all
                 raise ValueError(f"budget {f.name} must be 0 or more, or None for no limit; got {value}")
         if self.turns is not None and self.turns < 1:
             raise ValueError(f"budget turns must be at least 1: the answer itself is a turn; got {self.turns}")

@@ -57,7 +57,8 @@ def _read(hint: Any, data: Any, where: str) -> Any:
     if origin is dict or hint is dict:
         if not isinstance(data, dict):
             raise DataError(f"{where}: expected an object, got {data!r:.80}")
-        return dict(data)
+        _, item = typing.get_args(hint) or (Any, Any)
+        return {k: _read(item, v, f"{where}.{k}") for k, v in data.items()}
     if origin is typing.Literal:
         if data not in typing.get_args(hint):
             raise DataError(f"{where}: expected one of {list(typing.get_args(hint))}, got {data!r:.80}")
@@ -97,7 +98,10 @@ def _read_scalar(hint: Any, data: Any, where: str) -> Any:
         except ValueError:
             raise DataError(f"{where}: expected one of {[m.value for m in hint]}, got {data!r:.80}") from None
     if hint is float and isinstance(data, int) and not isinstance(data, bool):
-        return float(data)
+        try:
+            return float(data)
+        except OverflowError:
+            raise DataError(f"{where}: expected a number that a float can hold, got {data!r:.80}") from None
     if isinstance(hint, type) and (not isinstance(data, hint) or (isinstance(data, bool) and hint is not bool)):
         raise DataError(f"{where}: expected {hint.__name__}, got {data!r:.80}")
     return data

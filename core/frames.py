@@ -41,6 +41,7 @@ class FrameStore:
         self._held: OrderedDict[str, np.ndarray] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
+        self._written: set[str] = set()
 
     def put(self, video_id: str, frame: DecodedFrame) -> Frame:
         """Keep a frame; returns the reference to it.
@@ -54,7 +55,7 @@ class FrameStore:
         sha256 = pixels_sha256(pixels)
         self._hold(sha256, pixels)
         if self._root is not None:
-            _write_png(self._file(sha256), pixels)
+            self._write(sha256, pixels)
         height, width, _ = pixels.shape
         return Frame(video_id=video_id, timestamp_s=frame.timestamp_s, sha256=sha256, width=width, height=height)
 
@@ -71,7 +72,9 @@ class FrameStore:
                 return found
         loaded = _read_png(self._file(frame.sha256)) if self._root is not None else None
         if loaded is None or pixels_sha256(loaded) != frame.sha256:
-            where = f"in {self._root}" if self._root is not None else "in memory (give the store a directory to keep more)"
+            where = (
+                f"in {self._root}" if self._root is not None else "in memory (give the store a directory to keep more)"
+            )
             raise UnknownFrame(
                 f"frame {frame.sha256[:12]} at {frame.timestamp_s:.1f} s of video {frame.video_id[:12]} is not {where}"
             )
@@ -90,6 +93,15 @@ class FrameStore:
                 self._bytes -= dropped.nbytes
             return self._held[sha256]
 
+    def _write(self, sha256: str, pixels: np.ndarray) -> None:
+        path = self._file(sha256)
+        if path.exists() and sha256 in self._written:
+            return
+        found = _read_png(path)
+        if found is None or pixels_sha256(found) != sha256:
+            _write_png(path, pixels)
+        self._written.add(sha256)
+
     def _file(self, sha256: str) -> Path:
         assert self._root is not None
         return self._root / sha256[:2] / f"{sha256}.png"
@@ -98,8 +110,6 @@ class FrameStore:
 def _write_png(path: Path, pixels: np.ndarray) -> None:
     from PIL import Image
 
-    if path.exists():
-        return
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     Image.fromarray(pixels).save(beside, format="PNG", compress_level=1)

@@ -12,12 +12,14 @@ import os
 import stat
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
 import av.error
 from av.container import InputContainer
 from av.stream import Disposition
+from av.stream import Stream as AnyStream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -28,6 +30,10 @@ from .errors import VideoError
 
 VERIFY_PIXELS = 300_000_000
 """Up to so many pixels (1,300 frames of 640x360, under a second of work) a file is decoded whole when it is opened."""
+
+
+_FIRST_LOOK = 12
+"""So many frames are decoded of every file: enough to see B-frames out of order."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,9 +88,7 @@ def probe(path: Path, stall_s: float) -> Facts:
         first = _first_frame(track, reader)
         width, height = upright_size(first, reader.pixel_shape)
         measured = _measure(track, reader, headers, first.width * first.height)
-    track = replace(
-        track, first_pts=first.pts or 0, width=width, height=height, damaged=bool(measured.warnings)
-    )
+    track = replace(track, first_pts=first.pts or 0, width=width, height=height, damaged=bool(measured.warnings))
     return replace(measured, streams=streams, track=track)
 
 
@@ -136,18 +140,17 @@ def _choose_stream(path: Path, container: InputContainer) -> VideoStream:
     return chosen
 
 
-def _describe(stream: av.stream.Stream) -> Stream:
+def _describe(stream: AnyStream) -> Stream:
     codec = stream.codec_context.name if getattr(stream, "codec_context", None) is not None else "unknown"
     return Stream(index=stream.index, kind=str(stream.type), codec=codec, language=stream.metadata.get("language"))
 
 
 def _track(path: Path, container: InputContainer, stream: VideoStream, stall_s: float) -> Track:
     assert stream.time_base is not None
-    zero = max(Fraction(0), Fraction(container.start_time or 0, av.time_base))
-    if stream.start_time is not None:
-        # The container's start is rounded to microseconds; where it means this stream's, take that exactly.
-        start = stream.start_time * stream.time_base
-        zero = start if abs(start - zero) <= 2 * TOLERANCE_S else zero
+    begin = Fraction(container.start_time or 0, av.time_base)
+    start = begin if stream.start_time is None else stream.start_time * stream.time_base
+    # The container's start is rounded to microseconds; where it means this stream's, take that exactly.
+    zero = start if abs(start - begin) <= 2 * TOLERANCE_S else max(Fraction(0), begin)
     return Track(path=path, stream=stream.index, time_base=stream.time_base, zero=zero, stall_s=stall_s)
 
 
@@ -168,7 +171,12 @@ def _headers(container: InputContainer, stream: VideoStream, track: Track) -> _H
 
 
 def _first_frame(track: Track, reader: Reader) -> VideoFrame:
-    first = next(reader.from_start(), None)
+    first, *others = [*islice(reader.from_start(), _FIRST_LOOK)] or [None]
+    if first is not None and reader.disordered > len(others) // 4:
+        raise VideoError(
+            f"{track.path}: its timestamps contradict the order of its pictures (B-frames in AVI?); "
+            "convert it, for example with `ffmpeg -i IN OUT.mp4`"
+        )
     if first is not None:
         return first
     if reader.timeless:
@@ -182,7 +190,8 @@ def _measure(track: Track, reader: Reader, headers: _Headers, pixels: int) -> Fa
     """How long the video is, how much of it is there, and what is damaged."""
     near = None if headers.end_s is None else track.pts(headers.end_s - 1.0)
     ends = (reader.packet_ends(near) if near is not None else None) or reader.packet_ends(None)
-    assert ends is not None, "a frame was decoded, so there are packets"
+    if ends is None:
+        raise VideoError(f"{track.path}: its packets have no times; put it into a container, as `ffmpeg -c copy` does")
     whole_s = ends.video_s if ends.video_s > track.seconds(ends.last_pts) else ends.video_s + 1 / headers.fps
     readable_s, warnings = whole_s, list[str]()
     # A container's own duration also covers sound that outlasts the picture.

@@ -1,10 +1,10 @@
 """Which times to look at. Pure functions from durations to seconds; `Video` turns times into frames.
 
-    uniform    n times spread over the whole
-    fps        a steady rate inside a stretch
-    window     n times around a moment
-    keyframe   uniform times, answered with the nearest keyframe before (`Video.keyframes_at`): cheap, and labelled with
-               the frame's true time
+uniform    n times spread over the whole
+fps        a steady rate inside a stretch
+window     n times around a moment
+keyframe   uniform times, answered with the nearest keyframe before (`Video.keyframes_at`): cheap, and labelled with
+           the frame's true time
 """
 
 from __future__ import annotations

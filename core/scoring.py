@@ -6,6 +6,7 @@ Choices match by content or by a letter that stands alone; the first letter of a
 
 from __future__ import annotations
 
+import math
 import re
 import string
 from collections.abc import Sequence
@@ -13,48 +14,86 @@ from collections.abc import Sequence
 from .clip import Clip, merge_clips
 from .nouns import Answer, Task
 
-_LETTER = re.compile(r"^\s*(?:(?:the\s+)?(?:final\s+)?(?:answer|option|choice)\s*(?:is)?\s*:?\s*)?[\(\[]?([A-Z])[\)\]\.:,]?(?=\s|$)", re.I)
-_INTERVAL = re.compile(r"(\d+(?:\.\d+)?)\s*(?:s|sec|seconds)?\s*(?:-|–|—|to|,)\s*(\d+(?:\.\d+)?)", re.I)
-_NUMBER_WORDS = {w: str(i) for i, w in enumerate("zero one two three four five six seven eight nine ten".split())}
+# "B", "(B).", "**B**", "The correct answer is: B"; a letter with a word character behind it is no choice.
+_LETTER = re.compile(
+    r"^[\s*_]*"
+    r"(?:(?:(?:the|my)\s+)?(?:(?:final|correct|right|best)\s+)?(?:answer|option|choice)\s*(?:is)?\s*[:=-]?\s*(?:option\s+)?)?"
+    r"[\s*_]*[(\[]?([A-Z])[)\].:,;*_]*(?=\s|$)",
+    re.IGNORECASE,
+)
+# A or I before a word, with nothing between: "A red star", "I think".
+_WORD_NOT_LETTER = re.compile(r"^\s*[AI]\s+\w", re.IGNORECASE)
+_TIME = r"((?:\d+:){0,2}\d+(?:\.\d+)?)"
+_INTERVAL = re.compile(
+    rf"(?<![\d.:]){_TIME}\s*(?:s|secs?|seconds?)?\s*(?:-|\u2013|\u2014|to|until|,)\s*{_TIME}(?![\d:])", re.IGNORECASE
+)
+_NO_PUNCTUATION = str.maketrans({c: " " for c in string.punctuation + "\u2018\u2019\u201c\u201d\u2013\u2014\u2026"})
+_NUMBER_WORDS = {
+    w: str(i)
+    for i, w in enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"])
+}
 
 
 def normalise(text: str) -> str:
-    """Lower case, no punctuation, no articles, single spaces; number words as digits."""
-    plain = text.lower().translate(str.maketrans({c: " " for c in string.punctuation}))
-    words = (_NUMBER_WORDS.get(w, w) for w in plain.split() if w not in ("a", "an", "the"))
-    return " ".join(words)
+    """Lower case, no punctuation, no articles, single spaces; number words as digits. An article alone stays."""
+    plain = text.lower().translate(_NO_PUNCTUATION)
+    words = [_NUMBER_WORDS.get(w, w) for w in plain.split()]
+    return " ".join([w for w in words if w not in ("a", "an", "the")] or words)
 
 
 def match_choice(text: str, choices: Sequence[str]) -> int | None:
     """Index of the choice that `text` names, or None.
 
     In this order: the whole text equals a choice; it starts with a letter that stands alone ("B", "(B)", "B. red",
-    "Answer: B"); exactly one choice occurs in it as whole words.
+    "Answer: B"); exactly one choice occurs in it as whole words. A text that opens with the word "A" or "I" is read for
+    its words first.
     """
-    said = normalise(text)
-    plain = [normalise(c) for c in choices]
-    if said in plain:
+    if text.strip() in choices:
+        return list(choices).index(text.strip())
+    said, plain = normalise(text), [normalise(c) for c in choices]
+    if said and said in plain:
         return plain.index(said)
-    letter = _LETTER.match(text)
-    # A lone "a" that opens a sentence is an article, unless nothing or a delimiter follows it.
-    if letter and not (letter.group(1) == "a" and re.match(r"\s*a\s+\w", text)):
-        index = ord(letter.group(1).upper()) - ord("A")
-        if index < len(choices):
-            return index
-    found = [i for i, c in enumerate(plain) if c and re.search(rf"(?<!\w){re.escape(c)}(?!\w)", said)]
+    named, letter = _named(said, plain), _letter(text, len(choices))
+    order = (named, letter) if _WORD_NOT_LETTER.match(text) else (letter, named)
+    return next((i for i in order if i is not None), None)
+
+
+def _letter(text: str, count: int) -> int | None:
+    found = _LETTER.match(text)
+    index = ord(found.group(1).upper()) - ord("A") if found else count
+    return index if index < count else None
+
+
+def _named(said: str, plain: Sequence[str]) -> int | None:
+    """The one choice whose words occur in `said`; longer ones first, so that "dark red" is not also "red"."""
+    found = []
+    for i in sorted((i for i, c in enumerate(plain) if c), key=lambda i: -len(plain[i])):
+        whole = re.compile(rf"(?<!\w){re.escape(plain[i])}(?!\w)")
+        if whole.search(said):
+            found.append(i)
+            said = whole.sub("|", said)
     return found[0] if len(found) == 1 else None
 
 
 def parse_spans(text: str, video_id: str, duration_s: float | None = None) -> tuple[Clip, ...]:
-    """The intervals written in `text` ("12.0-15.5; 30 to 32"), in seconds, clamped to the video, backwards ones dropped."""
+    """The intervals written in `text` ("12.0-15.5; 30 to 32; 1:05-1:10"), in seconds, clamped to the video; backwards,
+    empty and infinite ones are dropped."""
     clips = []
-    for a, b in _INTERVAL.findall(text):
-        start_s, end_s = float(a), float(b)
+    for first, second in _INTERVAL.findall(text):
+        start_s, end_s = _seconds(first), _seconds(second)
         if duration_s is not None:
             start_s, end_s = min(start_s, duration_s), min(end_s, duration_s)
-        if start_s < end_s:
+        if start_s < end_s < math.inf:
             clips.append(Clip(video_id=video_id, start_s=start_s, end_s=end_s))
     return tuple(clips)
+
+
+def _seconds(clock: str) -> float:
+    """ "75.5" and "1:15.5" to seconds."""
+    total = 0.0
+    for part in clock.split(":"):
+        total = total * 60 + float(part)
+    return total
 
 
 def temporal_iou(predicted: Sequence[Clip], gold: Sequence[Clip]) -> float:
@@ -62,14 +101,15 @@ def temporal_iou(predicted: Sequence[Clip], gold: Sequence[Clip]) -> float:
     p, g = merge_clips(tuple(predicted)), merge_clips(tuple(gold))
     shared = sum(a.overlap_s(b) for a in p for b in g)
     union = sum(c.duration_s for c in (*p, *g)) - shared
-    return shared / union if union > 0 else 0.0
+    return min(1.0, shared / union) if union > 0 else 0.0
 
 
 def evidence_recall(seen: Sequence[Clip], gold: Sequence[Clip]) -> float:
     """Share of the gold seconds that were looked at, in [0, 1]; 0 without gold."""
     g = merge_clips(tuple(gold))
     total = sum(c.duration_s for c in g)
-    return sum(a.overlap_s(b) for a in merge_clips(tuple(seen)) for b in g) / total if total > 0 else 0.0
+    shared = sum(a.overlap_s(b) for a in merge_clips(tuple(seen)) for b in g)
+    return min(1.0, shared / total) if total > 0 else 0.0
 
 
 def score_answer(task: Task, answer: Answer | None) -> float:

@@ -16,7 +16,7 @@ from .nouns import Task
 def write_tasks(path: Path, tasks: Iterable[Task]) -> int:
     """Write a task file whole (beside, then renamed); returns how many tasks it holds."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    lines = [json.dumps(to_plain(task), ensure_ascii=False) for task in tasks]
+    lines = [json.dumps(to_plain(task)) for task in tasks]
     beside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     beside.replace(path)
     return len(lines)
@@ -32,13 +32,13 @@ def read_tasks(path: Path) -> list[Task]:
     if not path.is_file():
         raise DataError(f"{path}: no such task file; make one with `playhead world make --out DIR`")
     tasks: dict[str, Task] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
         if not line.strip():
             continue
         where = f"{path}:{number}"
         try:
             data = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{where}: not JSON ({error})") from None
         task = from_plain(Task, data, where)
         if task.id in tasks:

@@ -126,7 +126,9 @@ class Trajectory:
                 raise DataError(f"{where}: {m} log-probs for {n} sampled tokens")
             shown = tuple(f for message in turn.context_messages for f in message.frames)
             if turn.context_messages and shown != turn.context_frames:
-                raise DataError(f"{where}: its messages show {len(shown)} frames, its tokens {len(turn.context_frames)}")
+                raise DataError(
+                    f"{where}: its messages show {len(shown)} frames, its tokens {len(turn.context_frames)}"
+                )
 
 
 def new_id() -> str:
@@ -134,8 +136,8 @@ def new_id() -> str:
 
 
 def to_json(trajectory: Trajectory) -> str:
-    """One line of JSONL."""
-    return json.dumps(to_plain(trajectory), ensure_ascii=False, separators=(",", ":"))
+    """One line of JSONL, in ASCII: a model can write lone surrogates, which no UTF-8 file holds."""
+    return json.dumps(to_plain(trajectory), separators=(",", ":"))
 
 
 def from_json(line: str, where: str = "trajectory") -> Trajectory:
@@ -146,7 +148,7 @@ def from_json(line: str, where: str = "trajectory") -> Trajectory:
     """
     try:
         data = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, and endless nesting
         raise DataError(f"{where}: not JSON ({error})") from None
     version = data.get("schema_version") if isinstance(data, dict) else None
     if not isinstance(version, int) or version > SCHEMA_VERSION:
@@ -176,7 +178,7 @@ def read_trajectories(path: Path) -> Iterator[Trajectory]:
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file of trajectories")
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 yield from_json(line, f"{path}:{number}")

@@ -118,11 +118,11 @@ def _verdict(trajectory: Trajectory) -> str:
     cited = "; ".join(_span(c.start_s, c.end_s) for c in answer.evidence) if answer and answer.evidence else "nothing"
     overlap = ""
     if task.evidence and answer:
-        overlap = f" <small>IoU {temporal_iou(answer.evidence, task.evidence):.2f} with the truth</small>"
+        overlap = f" <small>IoU {temporal_iou(answer.evidence, task.evidence):.2f}</small>"
     seen = ""
     if task.evidence:
         recall = evidence_recall(trajectory.evidence_seen, task.evidence)
-        seen = f" <small>{recall:.0%} of the seconds that hold the answer were looked at</small>"
+        seen = f"<div><dt>looked at</dt><dd>{recall:.0%} <small>of the seconds that hold the answer</small></dd></div>"
     truth = ""
     if known:
         gold = "; ".join(_span(c.start_s, c.end_s) for c in task.evidence)
@@ -130,10 +130,10 @@ def _verdict(trajectory: Trajectory) -> str:
         truth = f"<div><dt>truth</dt><dd>{words} <small>{gold}</small></dd></div>"
     end = trajectory.stop_reason.value.replace("_", " ")
     why = f'<p class="refused">{escape(trajectory.error)}</p>' if trajectory.error else ""
-    cost = f"{usage.turns} turns, {usage.tool_calls} calls <small>{usage.frames} frames, {usage.wall_s:.1f} s, {end}</small>"
+    cost = f"{usage.wall_s:.1f} s <small>{usage.turns} turns, {usage.tool_calls} calls, {usage.frames} frames, {end}</small>"
     return (
         f'<dl class="verdict"><div><dt>answer</dt><dd class="{tone}">{said}</dd></div>{truth}'
-        f"<div><dt>evidence cited</dt><dd>{cited}{overlap}</dd></div><div><dt>cost</dt><dd>{cost}{seen}</dd></div></dl>{why}"
+        f"<div><dt>evidence cited</dt><dd>{cited}{overlap}</dd></div>{seen}<div><dt>cost</dt><dd>{cost}</dd></div></dl>{why}"
     )
 
 
@@ -180,7 +180,7 @@ def _step(trajectory: Trajectory, turn: Turn, thumbs: Thumbs) -> str:
     seen = {o.tool_call_id: o for o in turn.observations}
     body = []
     if turn.index == 0 and turn.context_frames:
-        body.append(_strip(turn.context_frames, gold, thumbs))
+        body.append('<p class="call">a first look at the whole video</p>' + _strip(turn.context_frames, gold, thumbs))
     if turn.thought.strip():
         body.append(f'<p class="thought">{escape(turn.thought.strip())}</p>')
     elif not turn.tool_calls:
@@ -191,6 +191,8 @@ def _step(trajectory: Trajectory, turn: Turn, thumbs: Thumbs) -> str:
         observation = seen.get(call.id)
         if observation is not None:
             body.append(_observation(observation, gold, thumbs))
+    if trajectory.answer is not None and turn.index == len(trajectory.turns) - 1:
+        body.append(f'<p class="call answer"><b>answer</b> {escape(trajectory.answer.text)}</p>')
     name = "forced" if turn.completion.forced else f"turn {turn.index + 1}"
     return f'<li class="step" data-step="{turn.index}"><div class="n">{name}</div><div>{"".join(body)}</div></li>'
 

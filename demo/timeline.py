@@ -63,15 +63,19 @@ def _frame_marks(frames: tuple[Frame, ...]) -> tuple[Mark, ...]:
 
 
 def call_label(call: ToolCall) -> str:
-    """A call in a few words: its name and the values of its arguments; the raw text where it is not JSON."""
+    """A call in a few words: what it looked for or where; the raw text where that cannot be told."""
     try:
         arguments = json.loads(call.arguments_json)
     except json.JSONDecodeError:
         return f"{call.name} {call.arguments_json:.60}"
     if not isinstance(arguments, dict):
         return f"{call.name} {call.arguments_json:.60}"
-    words = ", ".join(f"{k}={v}" if not isinstance(v, str) else v for k, v in arguments.items())
-    return f"{call.name}({words})"
+    if call.name == "search_clips" and "query" in arguments:
+        return f"search: {arguments['query']}"
+    bounds = [arguments.get(name) for name in ("start_s", "end_s")]
+    if call.name == "temporal_zoom" and all(isinstance(b, int | float) for b in bounds):
+        return f"zoom: {clock(bounds[0])} to {clock(bounds[1])}"
+    return f"{call.name}: " + ", ".join(str(v) for v in arguments.values())
 
 
 def duration_s(trajectory: Trajectory) -> float:

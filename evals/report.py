@@ -1,8 +1,9 @@
 """Report: the results of a run in one dictionary (`summary.json`) and one table.
 
 `accuracy` is the mean of right or wrong over all tasks; a "when" is right from a temporal IoU of 0.5 on. Intervals are
-95% Wilson intervals. Of the gold seconds three figures are given: their mean share that was looked at, the share of tasks
-where at least half of them were ("looked at"), and the share of tasks where any was.
+95% Wilson intervals. Three figures tell whether the model looked where the answer lies: `looked_at`, the share of tasks of
+which every gold span (each event that the answer rests on) had a frame shown to the model; `any_gold_seen`, the share where
+one had; `gold_recall`, the mean share of the gold seconds that tools showed (one frame of a five-second event is 0.2).
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from .stats import mean, share, wilson
 if TYPE_CHECKING:
     from rich.table import Table
 
-LOOKED_AT_RECALL = 0.5
 _COSTS = ("turns", "calls", "frames", "context_tokens", "sampled_tokens", "prefill_tokens", "reused_tokens", "wall_s")
 
 
@@ -40,7 +40,7 @@ def summarise(results: Sequence[TaskResult], manifest: dict[str, Any]) -> dict[s
 
 def _shares(results: Sequence[TaskResult]) -> dict[str, Any]:
     n, right = len(results), sum(r.right for r in results)
-    recalls = [r.recall for r in results if r.recall is not None]
+    seen = [r.spans_seen for r in results if r.spans_seen is not None]
     return {
         "accuracy": right / n if n else None,
         "tasks": n,
@@ -48,9 +48,9 @@ def _shares(results: Sequence[TaskResult]) -> dict[str, Any]:
         "interval": list(wilson(right, n)),
         "when_iou": mean(r.score for r in results if r.kind == "when"),
         "cited_iou": mean(r.cited_iou for r in results),
-        "gold_recall": mean(recalls),
-        "looked_at": share(r >= LOOKED_AT_RECALL for r in recalls),
-        "any_gold_seen": share(r > 0 for r in recalls),
+        "looked_at": share(s == 1.0 for s in seen),
+        "any_gold_seen": share(s > 0 for s in seen),
+        "gold_recall": mean(r.recall for r in results),
     }
 
 
@@ -69,7 +69,7 @@ def table(summary: dict[str, Any], results: Iterable[TaskResult]) -> Table:
     out.add_row(*_row("all", summary, done), style="bold")
     out.caption = (
         f"malformed calls {summary['malformed_calls']} of {summary['calls']} ({summary['malformed_share']:.2%}) · "
-        f"any gold second seen in {_percent(summary['any_gold_seen'])} · errors {summary['errors']}"
+        f"any gold span seen in {_percent(summary['any_gold_seen'])} · errors {summary['errors']}"
     )
     return out
 

@@ -1,7 +1,8 @@
 """TaskResult: what one episode of a run came to, a flat record that fits on one line of `results.jsonl`.
 
-Everything is read from the trajectory's own log. "Looked at" counts seconds whose frames were shown to the model by a
-tool; an episode without tools looked at the seconds around its uniform frames (half a second to each side).
+Everything is read from the trajectory's own log. `recall` counts the gold seconds whose frames a tool showed to the model
+(an episode without tools looked at half a second to each side of its uniform frames); `spans_seen` counts the gold spans,
+one for each event that the answer rests on, of which a frame was shown at all.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class TaskResult:
     """Temporal IoU of the cited with the gold evidence."""
     recall: float | None = None
     """Share of the gold seconds that were looked at."""
+    spans_seen: float | None = None
+    """Share of the gold spans of which the model was shown at least one frame."""
     turns: int = 0
     calls: int = 0
     malformed: int = 0
@@ -65,6 +68,13 @@ def looked_at(trajectory: Trajectory, with_tools: bool) -> tuple[Clip, ...]:
     )
 
 
+def spans_seen(task: Task, trajectory: Trajectory) -> float | None:
+    """Share of the gold spans that hold the time of a frame which the model was shown; None without gold evidence."""
+    times = [f.timestamp_s for f in trajectory.frames]
+    seen = [any(clip.contains(t) for t in times) for clip in task.evidence]
+    return sum(seen) / len(seen) if seen else None
+
+
 def result_of(task: Task, trajectory: Trajectory, *, with_tools: bool = True) -> TaskResult:
     """The record of one episode; a trajectory that ended in an error is wrong, and says why."""
     answer, usage = trajectory.answer, trajectory.usage
@@ -80,6 +90,7 @@ def result_of(task: Task, trajectory: Trajectory, *, with_tools: bool = True) ->
         cited=tuple(f"{c.start_s:.1f}-{c.end_s:.1f}" for c in cited),
         cited_iou=temporal_iou(cited, task.evidence) if task.evidence else None,
         recall=evidence_recall(looked_at(trajectory, with_tools), task.evidence) if task.evidence else None,
+        spans_seen=spans_seen(task, trajectory),
         turns=len(trajectory.turns),
         calls=sum(len(t.tool_calls) for t in trajectory.turns),
         malformed=malformed_calls(trajectory),
@@ -104,6 +115,7 @@ def failed(task: Task, reason: str) -> TaskResult:
         right=False,
         gold=task.answer,
         recall=0.0 if task.evidence else None,
+        spans_seen=0.0 if task.evidence else None,
         stop_reason="error",
         error=reason,
     )

@@ -103,12 +103,21 @@ class ClipIndex:
             VideoError: it cannot be read.
         """
         params = params or IndexParams()
-        times_s, vectors = embed_video(video, encoder, params.fps, root=root, progress=progress, report=report)
+        tell = progress or (lambda share: None)
+        shots = params.mode == "shots"
+        # Finding shots decodes every frame, embedding one a second: a bar that gave all to the latter would stand still.
+        part = 0.5 if shots else 1.0
+        times_s, vectors = embed_video(
+            video, encoder, params.fps, root=root, progress=lambda share: tell(part * share), report=report
+        )
         if len(times_s) == 0:
             raise IndexingError(f"{video.path}: no frame could be decoded, nothing to index")
         bounds_s = np.empty(0)
-        if params.mode == "shots":
-            bounds_s = shot_bounds(video, params.window_s, root=root, report=report)
+        if shots:
+            bounds_s = shot_bounds(
+                video, params.window_s, root=root, report=report, progress=lambda share: tell(0.5 + 0.5 * share)
+            )
+            tell(1.0)
         return cls(video, encoder, params, times_s, vectors, bounds_s)
 
     def __len__(self) -> int:
@@ -178,7 +187,7 @@ class ClipIndex:
             lo, hi = (int(i) for i in np.searchsorted(self.times_s, [within.start_s, within.end_s]))
         if lo >= hi:
             return []
-        only = faiss.SearchParameters(sel=faiss.IDSelectorRange(lo, hi))
+        only = faiss.SearchParameters(sel=faiss.IDSelectorRange(lo, hi))  # pyright: ignore[reportCallIssue]  (SWIG)
         scores, rows = self._faiss.search(np.ascontiguousarray(vector, np.float32), hi - lo, params=only)
         order = np.lexsort((rows[0], -scores[0]))
         return [(float(self.times_s[rows[0][i]]), float(scores[0][i])) for i in order]

@@ -10,7 +10,7 @@ AdaptiveDetector (scenedetect.com, BSD-3), with their defaults; two cuts lie at 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -30,7 +30,14 @@ VERSION = 1
 """Raise it when the detector changes: saved cuts of another version are not used."""
 
 
-def shot_bounds(video: Video, longest_s: float, *, root: Path | None, report: Report) -> np.ndarray:
+def shot_bounds(
+    video: Video,
+    longest_s: float,
+    *,
+    root: Path | None,
+    report: Report,
+    progress: Callable[[float], None] | None = None,
+) -> np.ndarray:
     """Bounds of the shots of a video, those longer than `longest_s` split into equal parts.
 
     Returns:
@@ -39,7 +46,7 @@ def shot_bounds(video: Video, longest_s: float, *, root: Path | None, report: Re
     store, key = ArrayStore(root, report), f"cuts-{video.id}-v{VERSION}"
     saved = store.load(key)
     if saved is None or "cuts_s" not in saved or saved["cuts_s"].ndim != 1:
-        cuts_s = detect_cuts(video.read(0.0, video.readable_s, fps=None, size=_small(video)))
+        cuts_s = detect_cuts(_watched(video, progress))
         saved = {"cuts_s": np.array(cuts_s, np.float64)}
         store.save(key, saved)
     edges = [0.0, *(float(t) for t in saved["cuts_s"] if 0.0 < t < video.readable_s), video.readable_s]
@@ -65,6 +72,13 @@ def detect_cuts(frames: Iterable[DecodedFrame], min_shot_s: float = MIN_SHOT_S) 
         if _is_peak(changes, i) and times[i] - (cuts[-1] if cuts else times[0]) >= min_shot_s:
             cuts.append(times[i])
     return cuts
+
+
+def _watched(video: Video, progress: Callable[[float], None] | None) -> Iterator[DecodedFrame]:
+    for i, frame in enumerate(video.read(0.0, video.readable_s, fps=None, size=_small(video))):
+        if progress and i % 100 == 0:
+            progress(min(1.0, frame.timestamp_s / video.readable_s))
+        yield frame
 
 
 def _is_peak(changes: list[float], i: int) -> bool:

@@ -4,6 +4,7 @@ A room with fixtures of its own keeps them in its own conftest.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from playhead.core.budget import Usage
@@ -84,3 +85,11 @@ def make_trajectory() -> Callable[..., Trajectory]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one film of four minutes, the shortest there is, and its tasks."""
+    from playhead.world.make import make_world
+
+    return make_world(tmp_path_factory.mktemp("world"), videos=1, minutes=4, seed=41).parent

@@ -77,13 +77,15 @@ async def play(agent: VideoAgent, prompter: Prompter, task: Task, oracle: Oracle
     return replace(trajectory, turns=turns)
 
 
-async def collect(tasks: Sequence[Task], out: Path, renderer: Qwen3VLRenderer, direct_share: float, slips: float) -> Counter[str]:
+async def collect(
+    tasks: Sequence[Task], out: Path, renderer: Qwen3VLRenderer, encoder: str, direct_share: float, slips: float
+) -> Counter[str]:
     """Play every task that is not in `out` yet; returns how many were kept, wrong, failed or there before."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / "trajectories.jsonl"
     done = {t.id for t in read_trajectories(path)} if path.exists() else set()
     prompter = Prompter()
-    agents = {n: _agent(n, out, renderer, prompter) for n in (0, *sorted(set(DIRECT_FRAMES)))}
+    agents = {n: _agent(n, out, renderer, encoder, prompter) for n in (0, *sorted(set(DIRECT_FRAMES)))}
     count: Counter[str] = Counter()
     with path.open("a", encoding="utf-8") as file:
         for task in tasks:
@@ -104,12 +106,17 @@ async def collect(tasks: Sequence[Task], out: Path, renderer: Qwen3VLRenderer, d
     return count
 
 
-def _agent(direct_frames: int, out: Path, renderer: Qwen3VLRenderer, prompter: Prompter) -> VideoAgent:
+def _agent(direct_frames: int, out: Path, renderer: Qwen3VLRenderer, encoder: str, prompter: Prompter) -> VideoAgent:
     """An agent with tools, or one that sees so many uniform frames and has none."""
     policy = ScriptedPolicy(renderer, prompter, name="oracle")
     skim = direct_frames or EMBEDDED_PROFILE.skim_frames
     return VideoAgent(
-        policy, home=out, profile=EMBEDDED_PROFILE, skim_frames=skim, tools=() if direct_frames else None
+        policy,
+        home=out,
+        profile=EMBEDDED_PROFILE,
+        encoder=encoder,
+        skim_frames=skim,
+        tools=() if direct_frames else None,
     )
 
 
@@ -118,11 +125,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with tasks.jsonl")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path, required=True, help="checkpoint folder whose tokens are spoken")
+    parser.add_argument("--encoder", default="embedded", help="what clip indexes are embedded with")
     parser.add_argument("--direct", type=float, default=0.12, help="share of episodes without tools")
     parser.add_argument("--slips", type=float, default=0.08, help="how often the oracle zooms into a wrong hit first")
     args = parser.parse_args(argv)
     renderer = Qwen3VLRenderer.from_checkpoint(args.tokenizer)
-    count = asyncio.run(collect(read_tasks(args.data), args.out, renderer, args.direct, args.slips))
+    count = asyncio.run(collect(read_tasks(args.data), args.out, renderer, args.encoder, args.direct, args.slips))
     for name, n in sorted(count.items()):
         print(f"{n:6d} {name}")
 

@@ -24,7 +24,7 @@ from ..core.policy import Renderer
 from ..core.sampling import fps_times, uniform_times
 from ..tools.format import hits_content, zoom_content
 from ..tools.toolbox import default_toolbox
-from ..world.oracle import Oracle, describe
+from ..world.oracle import Oracle, describe, frame_lines
 from ..world.questions import make_tasks
 from ..world.scene import FILM_SIZE, Event, Scene
 from ..world.script import HELD_OUT_SEED, Cast, make_cast
@@ -71,7 +71,25 @@ class Dreamer:
         rng = random.Random(f"dream-{seed}")
         cast = make_cast(seed, rng.uniform(8, 40))
         episodes = [self._episode(task, cast, rng) for task in make_tasks(cast, "dream.mp4", "dream")]
-        return [*episodes, self._caption(cast, rng)]
+        return [*episodes, self._caption(cast, rng), self._drill(cast, rng), self._drill(cast, rng)]
+
+    def _drill(self, cast: Cast, rng: random.Random) -> Dream:
+        """Nothing but reading frames: ten of them, most with an object, each told in a line. Short, and nearly every
+        token has to be looked up, so reading is learnt long before episodes are."""
+        asked, kind = rng.choice((("List the objects.", "when"), ("Where are they?", "motion"), ("Read the digits.", "digit")))
+        times = {float(rng.randrange(int(cast.scene.duration_s))) for _ in range(3)}
+        for event in rng.sample(cast.scene.events, min(7, len(cast.scene.events))):
+            times.add(float(rng.randint(int(event.start_s + 0.5), int(event.end_s - 0.5))))
+        frames = _frames(sorted(times))
+        opening = self.renderer.start([Message(role="user", content=(*frames, asked))], ())
+        said = self.renderer.encode(f"<think>{frame_lines(frames, cast.scene, kind)}</think><|im_end|>")
+        return Dream(
+            kind="drill",
+            token_ids_T=(*opening.token_ids, *said),
+            loss_mask_T=(0,) * len(opening.token_ids) + (1,) * len(said),
+            codes_F=np.stack([frame_code(cast.scene, f.timestamp_s) for f in frames]),
+            frames_F=frames,
+        )
 
     def _caption(self, cast: Cast, rng: random.Random) -> Dream:
         """One frame and what is on it, as `caption_frames` asks."""

@@ -200,9 +200,12 @@ def vision_config(folder: Path) -> dict[str, object]:
     return json.loads((folder / "config.json").read_text())
 
 
-def write_untrained(out: Path, vision: dict[str, object], corpus: list[str], layers: int) -> None:
-    """A checkpoint folder with random language weights: what training starts from."""
+def write_untrained(out: Path, perception: Path, corpus: list[str], layers: int = 5) -> None:
+    """A checkpoint folder with random language weights and the vision tower trained in `perception`."""
+    from .perception import load_tower
+
     tokenizer = build_tokenizer(corpus)
-    model = build_model(build_config(tokenizer, vision, layers))
+    model = build_model(build_config(tokenizer, vision_config(perception), layers))
+    model.model.visual.load_state_dict(load_tower(perception).state_dict())
     model.save_pretrained(out)
     build_processor(tokenizer).save_pretrained(out)

@@ -58,7 +58,6 @@ def vision_config(depth: int = 4, hidden: int = 192, intermediate: int = 384) ->
         spatial_merge_size=PROCESSOR["merge_size"],
         num_position_embeddings=16,
         deepstack_visual_indexes=[],
-        attn_implementation="sdpa",
     )
 
 

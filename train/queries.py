@@ -61,6 +61,7 @@ FRAMES = (
     "a frame with a {}", "a video of a {}", "find the {}", "show me the {}", "where is the {}?", "when is the {} on screen?",
     "when does the {} appear?", "the {} appears", "which way does the {} move?", "how many times does the {} appear?",
     "in which direction does the {} move?", "what comes after the {}?", "what appears before the {}",
+    "what colour is the {}?", "what shape is the {}?", "how often is the {} seen?", "count the {}", "{} frame",
 )  # fmt: skip
 EMPTY = (
     "nothing", "empty background", "background", "an empty frame", "no object", "nothing on screen", "only background",

@@ -43,7 +43,9 @@ def sample_of(trajectory: Trajectory, renderer: Renderer, image_token_id: int) -
         DataError: the trajectory is not exact, has no turns, or breaks an invariant (see the module).
     """
     if not trajectory.exact:
-        raise DataError(f"trajectory {trajectory.id}: its tokens are not those sampled (exact=False), so it cannot be trained on")
+        raise DataError(
+            f"trajectory {trajectory.id}: its tokens are not those sampled (exact=False), so it cannot be trained on"
+        )
     if not trajectory.turns:
         raise DataError(f"trajectory {trajectory.id}: it has no turns")
     versions = [t.completion.policy_version for t in trajectory.turns]

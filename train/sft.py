@@ -8,6 +8,8 @@ matrices, AdamW for the rest, bf16 where the CPU is fast at it.
     python -m playhead.train.sft --start DIR --out DIR --steps 1000                       # dreams only
     python -m playhead.train.sft --start DIR --out DIR --steps 800 --trajectories DIR --dreams 0.4
 
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 -m playhead.train.sft ...               # two processes share the batches
+
 A run can be stopped and started again: its state lies in OUT/state.pt, and its data follow from the step.
 """
 
@@ -29,12 +31,14 @@ from torch.nn import functional
 
 from ..agent.policies.transformers import placeholder_runs, rope_positions
 from ..agent.renderers.qwen3vl import Qwen3VLRenderer
+from ..world.scene import BINS
 from .dream import Dreamer
 from .examples import Example, dream_example, recorded_examples
 from .muon import Muon
 
 DECISIONS = (
     " yes", " no", " one", " two", " three", " four", " five", " six", " left", " right", " up", " down", " same",
+    *(f" {axis}{i}" for axis in "xy" for i in range(BINS)),
 )  # fmt: skip
 DECISION_WEIGHT = 3.0
 BATCH_TOKENS = 8192
@@ -93,10 +97,35 @@ def token_weights(renderer: Qwen3VLRenderer, size: int) -> Tensor:
     return weights
 
 
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """The processes that train together (gloo); alone unless torchrun says otherwise."""
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def join(cls) -> Crew:
+        size = int(os.environ.get("WORLD_SIZE", "1"))
+        if size > 1:
+            torch.distributed.init_process_group("gloo")
+        return cls(int(os.environ.get("RANK", "0")), size)
+
+    def average(self, model: Any) -> None:
+        """Mean of the gradients over all processes, in one message."""
+        if self.size > 1:
+            grads = [p.grad for p in model.parameters() if p.grad is not None]
+            flat = torch.cat([g.flatten() for g in grads])
+            torch.distributed.all_reduce(flat)
+            for grad, mean in zip(grads, (flat / self.size).split([g.numel() for g in grads]), strict=True):
+                grad.copy_(mean.view_as(grad))
+
+
 def stream(
-    dreamer: Dreamer, recorded: Sequence[Example], dream_share: float, seed: int, skip: int
+    dreamer: Dreamer, recorded: Sequence[Example], dream_share: float, seed: int, crew: Crew, skip: int
 ) -> Iterator[list[Example]]:
-    """Endless groups of examples of similar length; the same for the same seed, the first `skip` left out."""
+    """Endless groups of examples of similar length, every `crew.size`-th one from `crew.rank` on; the same for the same
+    seed, the first `skip` of them left out."""
     dream_seed, passed, step = seed, 0, 0
     rng = np.random.Generator(np.random.PCG64(seed))
     order: list[int] = []
@@ -108,15 +137,15 @@ def stream(
                     order, passed = list(rng.permutation(len(recorded))), passed + 1
                 pool.append(recorded[order.pop()])
             else:
-                # A scene gives eight episodes, so it is drawn an eighth as often.
-                if not recorded or rng.random() < 1 / 8:
+                # A scene gives ten sequences, so it is drawn a tenth as often.
+                if not recorded or rng.random() < 1 / 10:
                     pool += [dream_example(d, NOISE, rng) for d in dreamer.dreams(dream_seed)]
                     dream_seed += 1
         groups = _groups(sorted(pool, key=lambda e: len(e.token_ids_T)))
         for i in rng.permutation(len(groups)):
-            step += 1
-            if step > skip:
+            if step >= skip * crew.size and step % crew.size == crew.rank:
                 yield groups[i]
+            step += 1
 
 
 def _groups(ordered: list[Example]) -> list[list[Example]]:
@@ -167,6 +196,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--trajectories", type=Path, help="folder written by train.collect_oracle")
     parser.add_argument("--dreams", type=float, default=1.0, help="share of dreams among the examples")
     parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--total", type=int, default=0, help="length of the learning-rate schedule, when not --steps")
     parser.add_argument("--lr", type=float, default=5e-3, help="of Muon")
     parser.add_argument("--adam-lr", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=TRAIN_SEED, help="first world seed of the dreams")
@@ -196,21 +226,25 @@ def train(
 ) -> None:
     optimizers = optimisers(model, args.lr, args.adam_lr)
     step = _resume(args.out, model, optimizers)
-    examples = stream(Dreamer(collator.renderer), recorded, args.dreams, args.seed, step)
+    crew = Crew.join()
+    examples = stream(Dreamer(collator.renderer), recorded, args.dreams, args.seed, crew, step)
     began, tokens = time.time(), 0
     while step < args.steps:
         for optimizer in optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = group.setdefault("initial_lr", group["lr"]) * schedule(step, args.steps)
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * schedule(step, args.total or args.steps)
         batch = collator(next(examples))
         loss, right, _ = loss_of(model, batch, not args.no_bf16)
         loss.backward()
+        crew.average(model)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         step += 1
         tokens += batch.token_ids_BT.numel()
+        if crew.rank:
+            continue
         if step % 20 == 0:
             speed = tokens / (time.time() - began)
             print(f"step {step} loss {loss.item():.4f} right {right.float().mean():.4f} tokens/s {speed:.0f}", flush=True)

@@ -178,18 +178,8 @@ class Oracle:
     # Words --------------------------------------------------------------------------------------------------------
 
     def _frame_lines(self, frames: Sequence[Frame], quiet: bool = False) -> list[str]:
-        lines = []
-        for frame in frames:
-            event = self.scene.event_at(frame.timestamp_s)
-            if event is None and quiet:
-                continue
-            text = f"{frame.timestamp_s:.0f} {event.name if event else 'none'}"
-            if event and self.task.kind == "motion":
-                text += " x{} y{}".format(*_bins(event, frame.timestamp_s))
-            if event and self.task.kind == "digit" and event.digit is not None:
-                text += f" {event.digit}"
-            lines.append(text)
-        return lines
+        shown = [f for f in frames if not quiet or self.scene.event_at(f.timestamp_s)]
+        return frame_lines(shown, self.scene, self.task.kind).splitlines()
 
     def _decision(self, zoom: _Zoom, events: list[Event | None]) -> list[str]:
         if self.task.kind != "motion":
@@ -217,6 +207,20 @@ def describe(event: Event | None) -> str:
     if event is None:
         return "nothing but the background"
     return f"a {event.name}" + (f" with the digit {event.digit}" if event.digit is not None else "")
+
+
+def frame_lines(frames: Sequence[Frame], scene: Scene, kind: str) -> str:
+    """Each frame in a line: its second, what it shows, and where ("motion") or with which digit ("digit")."""
+    lines = []
+    for frame in frames:
+        event = scene.event_at(frame.timestamp_s)
+        text = f"{frame.timestamp_s:.0f} {event.name if event else 'none'}"
+        if event and kind == "motion":
+            text += " x{} y{}".format(*_bins(event, frame.timestamp_s))
+        if event and kind == "digit" and event.digit is not None:
+            text += f" {event.digit}"
+        lines.append(text)
+    return _lines(lines)
 
 
 def _lines(lines: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
@@ -65,7 +66,7 @@ class Session:
     def __init__(self, layers: int) -> None:
         self._layers = [GrowingLayer() for _ in range(layers)]
         self.cache = DynamicCache()
-        self.cache.layers = [*self._layers]
+        self.cache.layers = list[Any](self._layers)
         self.token_ids: list[int] = []
         self.frames: list[str] = []
 

@@ -132,7 +132,7 @@ class Qwen3VLRenderer:
     def pixel_inputs(self, frames: Sequence[Frame], store: PixelSource) -> tuple[Tensor, Tensor]:
         """`pixel_values` (sum of patches, channels * temporal_patch * patch^2) float32 and `image_grid_thw` (F, 3) int64
         of at least one frame, by the checkpoint's own image processor."""
-        images = [np.ascontiguousarray(store.pixels(f)) for f in frames]
+        images = [np.array(store.pixels(f)) for f in frames]  # copies: the store's own arrays are read-only
         out = self.processor.image_processor(images=images, return_tensors="pt", input_data_format="channels_last")
         return out["pixel_values"], out["image_grid_thw"]
 

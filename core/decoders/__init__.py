@@ -1,9 +1,9 @@
-"""Decoders: a file's frames by presentation time. Two implementations of one protocol, held to the same frames by one test suite.
+"""Decoders: a file's frames by presentation time. Two implementations of one protocol, one test suite.
 
-    pyav    the default: exact on everything FFmpeg reads, gives the readable part of a damaged file
-    decord  a second opinion on sound files; needs the `decord` package
+pyav    the default: exact on everything FFmpeg reads, gives the readable part of a damaged file
+decord  a second opinion on sound files; needs the `decord` package
 
-    load_decoder("pyav").shown(track, [0.0, 12.5], size=(224, 224))
+load_decoder("pyav").shown(track, [0.0, 12.5], size=(224, 224))
 """
 
 from __future__ import annotations

@@ -89,7 +89,11 @@ class Decoder(Protocol):
 
 
 class Stall:
-    """A limit on time without progress: consumers may be slow, a decoder that yields nothing may not."""
+    """A limit on time without progress: consumers may be slow, a decoder that yields nothing may not.
+
+    It is looked at between packets; one call into FFmpeg cannot be interrupted (reads from a dead disk can, they have the
+    same limit). Pictures have a largest size, so one call is short.
+    """
 
     def __init__(self, track: Track) -> None:
         self._track = track

@@ -2,8 +2,10 @@
 
 What is mended here, each found on a file of the contract suite:
 - its timestamps are 32-bit floats that count from its first frame: the exact ones come from the packets, and must agree;
-- its seeks (`get_batch`, `skip_frames`) give other frames than asked in files of variable rate and in files with open
-  groups of pictures, common in HEVC: it seeks only in files of constant rate and closed groups, and reads on elsewhere;
+- its seeks (`get_batch`, `skip_frames`) give other frames than asked in files of variable rate, with open groups of pictures
+  (common in HEVC) or with gradual refresh: it seeks only in H.264 of constant rate whose every keyframe is a clean start
+  (IDR), and reads on elsewhere, which is slow but right;
+- in MPEG-TS it loses the first frames without a word: only containers with an index are given to it;
 - it takes what it believes to be the best stream: another one than ours is refused;
 - its own scaling fails on some small sizes: it decodes at full size, scaling is ours.
 
@@ -32,6 +34,7 @@ from .pyav import Reader
 T = TypeVar("T")
 
 _BATCH = 16
+_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
 # Its default is 10,240 rounds without a frame, minutes of waiting on files that it cannot finish.
 os.environ.setdefault("DECORD_EOF_RETRY_MAX", "1024")
 set_level(QUIET)
@@ -46,7 +49,11 @@ class _Reader:
         self._track = track
         self._size = size or (track.width, track.height)
         with Reader(track, quiet=True) as packets:
-            stamps, keys, leading = packets.timeline()
+            if packets.container_name not in _CONTAINERS:
+                raise VideoError(
+                    f"{track.path}: decord cannot be trusted with {packets.container_name}; use decoder='pyav'"
+                )
+            stamps, keys, clean = packets.timeline()
         self._video: Any = self._limited(lambda: decord.VideoReader(str(track.path)))
         starts = self._limited(lambda: self._video.get_frame_timestamp(np.arange(len(self._video))))
         self._pts = np.asarray(stamps, np.int64)
@@ -55,7 +62,7 @@ class _Reader:
         if len(own) != len(starts) or np.abs(starts.reshape(-1, 2)[:, 0] - own).max() > max(2e-3, own[-1] * 1e-6):
             raise VideoError(f"{track.path}: decord sees other frames in it than its packets say; use decoder='pyav'")
         gaps = np.diff(self._pts)
-        self._may_seek = not leading and (len(gaps) == 0 or int(gaps.max() - gaps.min()) <= 2)
+        self._may_seek = clean and (len(gaps) == 0 or int(gaps.max() - gaps.min()) <= 2)
         self._next = 0
 
     def index_at(self, t_s: float) -> int:
@@ -108,7 +115,9 @@ class _Reader:
         def run() -> None:
             try:
                 done.put((work(), None))
-            except Exception as error:  # decord raises RuntimeError, its own DECORDError (a plain Exception), and others
+            except (
+                Exception
+            ) as error:  # decord raises RuntimeError, its own DECORDError (a plain Exception), and others
                 done.put((None, error))
 
         threading.Thread(target=run, name="decord", daemon=True).start()

@@ -85,5 +85,3 @@ class Painter:
         if turn.flip_columns:
             pixels = pixels[:, ::-1]
         return np.ascontiguousarray(pixels)
-
-

@@ -6,20 +6,24 @@ checked: frames that precede the keyframe in presentation order (their reference
 first frame left is after the target, the seek is repeated further back, down to the start of the file. Exactness never
 rests on the container's index; only speed does.
 
+AVI has no presentation times: pictures with B-frames get FFmpeg's guesses there, up to one frame late.
+
 Damage: a packet that does not decode is skipped and counted, and a `VideoWarning` says where; what decodes is given.
 """
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import chain, pairwise
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import av.error
+from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -30,11 +34,15 @@ from .picture import Painter
 # Reading on costs less than a seek while the next keyframe is closer than this.
 _SEEK_GAP_S = 1.0
 _MAX_DEMUX_ERRORS = 32
+# MPEG program streams (VOB) time only some of their pictures: after a seek FFmpeg guesses the others, by half a frame wrong.
+_NO_SEEKS = ("mpeg", "mpegvideo")
+# Each frame thread holds a frame in flight: more of them only fill memory and decode past the target.
+_THREADS = min(8, os.cpu_count() or 1)
 # Local files only: a playlist posing as a video must not make FFmpeg open addresses that it names.
 _OPEN_OPTIONS = {"protocol_whitelist": "file"}
 
 
-def open_container(path: str, stall_s: float) -> av.container.InputContainer:
+def open_container(path: str, stall_s: float) -> InputContainer:
     """An open container; a read that blocks longer than `stall_s` (a dead network disk) fails."""
     return av.open(path, options=_OPEN_OPTIONS, metadata_errors="replace", timeout=stall_s)
 
@@ -51,9 +59,7 @@ class Ends(NamedTuple):
 class Reader:
     """One open file and its position. Use as a context manager; one thread at a time."""
 
-    def __init__(
-        self, track: Track, *, threads: bool = True, quiet: bool = False
-    ) -> None:
+    def __init__(self, track: Track, *, threads: bool = True, quiet: bool = False) -> None:
         self._track = track
         self._quiet = quiet or track.damaged
         try:
@@ -65,10 +71,14 @@ class Reader:
         self._stream = stream
         # Only whole-file reading gains from frame threads; after a seek they decode frames that nobody asked for.
         stream.thread_type = "AUTO" if threads else "SLICE"
+        stream.codec_context.thread_count = _THREADS
         self.damaged: list[float | None] = []
         """Where packets failed to decode, in seconds; None where the packet did not even say when."""
+        self._moved = False
         self.timeless = False
         """True once a frame came without a timestamp."""
+        self.disordered = 0
+        """How many frames were dropped because their timestamps go backwards."""
 
     @property
     def pixel_shape(self) -> Fraction | None:
@@ -85,34 +95,39 @@ class Reader:
         if not self._seek(pts):
             self._seek(None)
         for packet in self._packets(every_stream=True):
-            if packet is None or packet.pts is None or packet.is_corrupt:
+            when = None if packet is None or packet.is_corrupt else _when(packet)
+            if packet is None or when is None:
                 continue
-            after = packet.pts + (packet.duration or 0)
+            after = when + (packet.duration or 0)
             any_s = max(any_s, float(after * packet.time_base - track.zero))
             if packet.stream_index == track.stream:
                 longest = max(longest, packet.duration or 0)
-                if last is None or packet.pts > last:
-                    last, end = packet.pts, after
+                if last is None or when > last:
+                    last, end = when, after
         self.damaged.clear()
         if last is None:
             return None
-        return Ends(
-            video_s=track.seconds(end), any_s=any_s, last_pts=last, longest_s=float(longest * track.time_base)
-        )
+        return Ends(video_s=track.seconds(end), any_s=any_s, last_pts=last, longest_s=float(longest * track.time_base))
+
+    @property
+    def container_name(self) -> str:
+        return self._container.format.name
 
     def timeline(self) -> tuple[list[int], list[int], bool]:
-        """Timestamps of all packets in order of presentation, those of keyframes, and whether some keyframe is followed, in
-        the file, by pictures shown before it (an open group of pictures). Reads the file, decodes nothing."""
+        """Timestamps of all packets in order of presentation, those of keyframes, and whether every keyframe is known to be
+        a clean start: H.264 IDR, followed in the file by no picture shown before it. Reads the file, decodes nothing."""
         self._seek(None)
-        stamps, keys, leading = list[int](), list[int](), False
+        stamps, keys, clean = list[int](), list[int](), self._stream.codec_context.codec.name == "h264"
         for packet in self._packets():
             if packet is None or packet.pts is None:
                 continue
             stamps.append(packet.pts)
             if packet.is_keyframe:
                 keys.append(packet.pts)
-            leading |= bool(keys) and packet.pts < keys[-1]
-        return sorted(stamps), keys, leading
+                clean = clean and _has_idr(bytes(packet), self._stream.codec_context.extradata or b"")
+            elif keys and packet.pts < keys[-1]:
+                clean = False
+        return sorted(stamps), keys, clean
 
     def decoded_end(self, pts: int | None) -> tuple[float, int] | None:
         """Where the last frame that decodes ends (seconds) and its timestamp; None when nothing does.
@@ -148,6 +163,8 @@ class Reader:
 
     def walk(self, pts: int) -> Iterator[VideoFrame]:
         """Frames in presentation order, the first of them at or before `pts` wherever the file has such a frame."""
+        if self.container_name in _NO_SEEKS:
+            return self.from_start()
         step = max(1, round(1 / self._track.time_base))
         start = self._stream.start_time or 0
         back = 0
@@ -162,7 +179,7 @@ class Reader:
     def better_to_seek(self, position: int, target: int) -> bool:
         """True when a keyframe lies far enough between the frame at hand and the target."""
         gap = round(_SEEK_GAP_S / self._track.time_base)
-        if target - position <= gap:
+        if target - position <= gap or self.container_name in _NO_SEEKS:
             return False
         entries = self._stream.index_entries
         found = entries.search_timestamp(target) if len(entries) > 1 else -1
@@ -171,14 +188,16 @@ class Reader:
 
     def _seek(self, pts: int | None) -> bool:
         """To the keyframe before `pts`, or to the start of the file; False where the container cannot."""
-        try:
-            if pts is None:
-                self._container.seek(min(0, self._container.start_time or 0), backward=True)
-            else:
-                self._container.seek(pts, backward=True, stream=self._stream)
-        except (av.error.FFmpegError, OSError):
-            if pts is None:  # a container without seeking: begin again
+        if pts is None:
+            # A seek to the start can miss it (negative times, a clock that wraps round): only a fresh file is sure.
+            if self._moved:
                 self._reopen()
+            self._moved = True
+            return True
+        self._moved = True
+        try:
+            self._container.seek(pts, backward=True, stream=self._stream)
+        except (av.error.FFmpegError, OSError):
             return False
         return True
 
@@ -189,21 +208,24 @@ class Reader:
         stream = self._container.streams[self._track.stream]
         assert isinstance(stream, VideoStream)
         self._stream = stream
-        stream.thread_type = threads
+        stream.thread_type, stream.codec_context.thread_count = threads, _THREADS
 
     def _decode(self, *, after_seek: bool) -> Iterator[VideoFrame]:
         stall, last, earliest = Stall(self._track), None, None
         for packet in self._packets():
             stall.check()
             if packet is not None and after_seek and earliest is None:
-                if not packet.is_keyframe or packet.pts is None:
+                if not packet.is_keyframe or _when(packet) is None:
                     continue
-                earliest = packet.pts
+                earliest = _when(packet)
             for frame in self._decode_packet(packet):
                 stall.progress()
                 pts = frame.pts
                 self.timeless |= pts is None
-                if pts is None or (last is not None and pts <= last) or (earliest is not None and pts < earliest):
+                if pts is None or (earliest is not None and pts < earliest):
+                    continue
+                if last is not None and pts <= last:
+                    self.disordered += 1
                     continue
                 last = pts
                 yield frame
@@ -220,7 +242,7 @@ class Reader:
             return []
         return frames
 
-    def _packets(self, *, every_stream: bool = False) -> Iterator[av.Packet[VideoStream] | None]:
+    def _packets(self, *, every_stream: bool = False) -> Iterator[av.Packet[Any] | None]:
         """The stream's packets, ended by None (drain the decoder), past errors of the container."""
         for _ in range(_MAX_DEMUX_ERRORS):
             try:
@@ -235,9 +257,35 @@ class Reader:
         yield None
 
 
+def _has_idr(packet: bytes, header: bytes) -> bool:
+    """True when an H.264 packet holds an IDR slice (NAL type 5); `header` is the stream's avcC record, or Annex B."""
+    if len(header) < 5 or header[0] != 1:
+        return any(nal[:1] and nal[0] & 31 == 5 for nal in packet.split(b"\0\0\1"))
+    prefix, at = (header[4] & 3) + 1, 0
+    while at + prefix < len(packet):
+        if packet[at + prefix] & 31 == 5:
+            return True
+        at += prefix + int.from_bytes(packet[at : at + prefix], "big")
+    return False
+
+
+def _when(packet: av.Packet[Any]) -> int | None:
+    """A packet's timestamp; containers without presentation times (AVI) leave the decoding time, never a later one."""
+    return packet.dts if packet.pts is None else packet.pts
+
+
 def _pts(frame: VideoFrame) -> int:
     assert frame.pts is not None
     return frame.pts
+
+
+def _painted(track: Track, painter: Painter, frame: VideoFrame) -> DecodedFrame:
+    at_s = track.seconds(_pts(frame))
+    try:
+        return DecodedFrame(timestamp_s=at_s, pixels=painter.paint(frame))
+    except (av.error.FFmpegError, OSError, MemoryError) as error:
+        kind = f"{frame.width}x{frame.height} {frame.format.name}"
+        raise VideoError(f"{track.path}: the frame at {at_s:.3f} s ({kind}) cannot be made RGB ({error})") from None
 
 
 class PyavDecoder:
@@ -261,9 +309,7 @@ class PyavDecoder:
                 while ahead is not None and _pts(ahead) <= target:
                     current, ahead = ahead, next(frames, None)
                 if made is None or made[0] != _pts(current):
-                    made = _pts(current), DecodedFrame(
-                        timestamp_s=track.seconds(_pts(current)), pixels=painter.paint(current)
-                    )
+                    made = _pts(current), _painted(track, painter, current)
                 yield made[1]
 
     def every(self, track: Track, start_s: float, end_s: float, size: tuple[int, int] | None) -> Iterator[DecodedFrame]:
@@ -277,7 +323,7 @@ class PyavDecoder:
                     continue
                 if pts > start and track.seconds(pts) >= end_s:
                     return
-                yield DecodedFrame(timestamp_s=track.seconds(pts), pixels=painter.paint(frame))
+                yield _painted(track, painter, frame)
                 if pts > end:
                     return
 
@@ -291,5 +337,5 @@ class PyavDecoder:
                     raise VideoError(f"{track.path}: no keyframe could be decoded at {t_s:.3f} s")
                 at_s = track.seconds(_pts(frame))
                 if made is None or made.timestamp_s != at_s:
-                    made = DecodedFrame(timestamp_s=at_s, pixels=painter.paint(frame))
+                    made = _painted(track, painter, frame)
                 yield made

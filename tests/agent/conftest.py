@@ -23,7 +23,8 @@ SHORT_TEMPLATE = """{%- for message in messages %}
 {%- else %}{{- c.text }}{%- endif %}{%- endfor %}{{- '<|im_end|>\n' }}{%- endif %}{%- endfor %}
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"""
 
-SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+NAMES = ["endoftext", "im_start", "im_end", "vision_start", "vision_end", "image_pad", "video_pad"]
+SPECIALS = [f"<|{name}|>" for name in NAMES]
 TAGS = ["<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"]
 SAMPLE_TEXT = [
     "Video of 750.0 seconds. When does the red star appear? Options: (A) red (B) green",

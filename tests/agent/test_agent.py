@@ -16,7 +16,7 @@ from playhead.core.nouns import Clip, Completion, FinishReason, StopReason, Task
 from playhead.core.trajectory import from_json, to_json
 from playhead.tools.contract import Tool, ToolContext, ToolResult
 
-SEARCH = '<think>Where is red?</think>\n<tool_call>\n{"name": "search_clips", "arguments": {"query": "red", "k": 2}}\n</tool_call>'
+SEARCH = '<think>Where?</think>\n<tool_call>\n{"name": "search_clips", "arguments": {"query": "red", "k": 2}}\n</tool_call>'
 ZOOM = '<think>Closer.</think>\n<tool_call>\n{"name": "temporal_zoom", "arguments": {"start_s": 28, "end_s": 36}}\n</tool_call>'
 BOTH = ZOOM + '\n<tool_call>\n{"name": "caption_frames", "arguments": {"times_s": [31.0, 2.0]}}\n</tool_call>'
 ANSWER = "<think>There.</think>\n<answer>red</answer>\n<evidence>30.0-34.0; 90-80</evidence>"

@@ -26,11 +26,14 @@ CALLS = [
 
 @pytest.fixture(scope="module")
 def make(renderer, encoder, tmp_path_factory):
-    home = tmp_path_factory.mktemp("home")
+    # One agent for all, so that the video is opened once: what varies is set on it.
+    one = VideoAgent(
+        ScriptedPolicy(renderer, ["-"]), encoder=encoder, home=tmp_path_factory.mktemp("home"), profile=EMBEDDED_PROFILE
+    )
 
-    def agent(script, budget, **options):
-        policy = ScriptedPolicy(renderer, script)
-        return VideoAgent(policy, encoder=encoder, home=home, profile=EMBEDDED_PROFILE, budget=budget, **options)
+    def agent(script, budget):
+        one.policy, one.budget = ScriptedPolicy(renderer, script), budget
+        return one
 
     return agent
 
@@ -45,7 +48,7 @@ budgets = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(budget=budgets, script=st.lists(st.lists(st.sampled_from(CALLS), min_size=1, max_size=3).map("".join), min_size=1))
 def test_a_policy_that_never_stops_calling_stays_within_its_budget_and_answers(make, film, budget, script):
     agent = make(script, budget)
@@ -83,6 +86,13 @@ def test_a_turn_that_is_cut_is_closed_and_answered(make, film, renderer):
     trajectory = asyncio.run(make(reply, Budget(sampled_tokens=200)).arun(Task(id="t", question="?", video=str(film))))
     assert trajectory.stop_reason is StopReason.LENGTH and trajectory.answer.text == "red"
     assert renderer.decode(trajectory.turns[1].context_ids) == "</think>\n<answer>"
+
+
+def test_no_limit_is_no_limit(make, film):
+    nothing = Budget(turns=None, tool_calls=None, frames=None, context_tokens=None, sampled_tokens=None, wall_s=None)
+    script = [CALLS[1]] * 14 + ["<answer>red</answer>"]
+    trajectory = asyncio.run(make(script, nothing).arun(Task(id="t", question="?", video=str(film))))
+    assert (trajectory.stop_reason, trajectory.usage.tool_calls) == (StopReason.ANSWERED, 14)
 
 
 def test_looking_at_the_last_affordable_frames_is_still_thought_about(make, film):

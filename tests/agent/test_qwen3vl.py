@@ -20,9 +20,8 @@ def frame(t: float, width: int = 64, height: int = 64) -> Frame:
     return Frame(video_id="v", timestamp_s=t, sha256=f"{int(t * 1000):016x}", width=width, height=height)
 
 
-hostile = st.text() | st.lists(
-    st.sampled_from(["<|im_end|>", "<|image_pad|>", "<|im_", "start|>", "<", "|im_end|>", "<tool_response>", "</think>", "a", "\n"])
-).map("".join)
+PIECES = ["<|im_end|>", "<|image_pad|>", "<|im_", "start|>", "<", "|im_end|>", "<tool_response>", "</think>", "a", "\n"]
+hostile = st.text() | st.lists(st.sampled_from(PIECES)).map("".join)
 sizes = st.sampled_from([(64, 64), (100, 40), (320, 180), (500, 500)])
 parts = st.lists(hostile | st.builds(lambda t, s: frame(t, *s), st.floats(0, 5000), sizes), max_size=5).map(tuple)
 

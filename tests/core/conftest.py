@@ -1,4 +1,4 @@
-"""Small real video files whose every frame shows its own number, written through PyAV, and the real files beside the project."""
+"""Small real video files whose every frame shows its own number, written through PyAV, and the real files."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def write(
     with av.open(str(path), "w", format=form, options=container or {}) as out:
         stream = out.add_stream(codec, rate=rate, options=(default if codec == "libx264" else {}) | (options or {}))
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pix_fmt
-        stream.codec_context.time_base = Fraction(1, 1000)
+        stream.codec_context.time_base = Fraction(1, 25) if codec == "mpeg2video" else Fraction(1, 1000)
         if sar is not None:
             stream.codec_context.sample_aspect_ratio = sar
         sound = out.add_stream("aac", rate=8000) if audio_s else None
@@ -109,7 +109,7 @@ def _open_gop(path: Path) -> Made:
 
 def _intra_refresh(path: Path) -> Made:
     write(path, CFR, options={"x264-params": "intra-refresh=1:keyint=20", "bf": "0"})
-    return Made(path, [t / 1000 for t in CFR], 3.6, decord_reads=False)
+    return Made(path, [t / 1000 for t in CFR], 3.6)
 
 
 def _vfr(path: Path) -> Made:
@@ -229,8 +229,9 @@ MAKERS: dict[str, Callable[[Path], Made]] = {
     "vp9.webm": _plain(codec="libvpx-vp9", options={"deadline": "realtime", "cpu-used": "8", "g": "20"}),
     "clock.ts": _plain(decord_reads=False, form="mpegts"),
     "live.mkv": _plain(decord_reads=False, container={"live": "1"}),
-    "mpeg4.avi": _plain(decord_reads=False, codec="mpeg4", options={"g": "20"}),
-    "fragments.mp4": _plain(decord_reads=False, container={"movflags": "frag_keyframe+empty_moov"}),
+    "program.mpg": _plain(False, form="vob", codec="mpeg2video", options={"g": "20", "bf": "2", "b": "2000000"}),
+    "mpeg4.avi": _plain(codec="mpeg4", options={"g": "20"}),
+    "fragments.mp4": _plain(container={"movflags": "frag_keyframe+empty_moov"}),
 }
 
 

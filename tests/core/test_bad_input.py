@@ -1,17 +1,18 @@
-"""Files that are no videos, and videos that are broken: one line, or the readable part and a warning; never a crash or a hang."""
+"""Files that are no videos, and videos that are broken: one line, or the readable part and a warning; no crash, no hang."""
 
 from __future__ import annotations
 
 import os
+import re
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-
 from playhead.core.decoders import pyav as pyav_decoder
 from playhead.core.errors import VideoError, VideoWarning
 from playhead.core.video import Video
@@ -40,7 +41,10 @@ def test_directory(tmp_path: Path) -> None:
     assert "is a directory" in refusal(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"just words\n" * 200, b"\0" * 5000, bytes(range(256)) * 40, b"ffconcat version 1.0\nfile /etc/passwd\n"])
+@pytest.mark.parametrize(
+    "content",
+    [b"just words\n" * 200, b"\0" * 5000, bytes(range(256)) * 40, b"ffconcat version 1.0\nfile /etc/passwd\n"],
+)
 def test_no_video_at_all(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "words.mp4"
     path.write_bytes(content)
@@ -80,7 +84,11 @@ def test_unknown_decoder(made: Callable[[str], Made]) -> None:
 def _sound(path: Path, cover: bool = False) -> None:
     with av.open(str(path), "w") as out:
         stream = out.add_stream("aac" if path.suffix == ".m4a" else "flac", rate=8000)
-        samples = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16 if path.suffix == ".flac" else np.float32), "s16" if path.suffix == ".flac" else "fltp", "mono")
+        samples = av.AudioFrame.from_ndarray(
+            np.zeros((1, 8000), np.int16 if path.suffix == ".flac" else np.float32),
+            "s16" if path.suffix == ".flac" else "fltp",
+            "mono",
+        )
         samples.sample_rate = 8000
         out.mux(stream.encode(samples))
         out.mux(stream.encode(None))
@@ -146,7 +154,9 @@ def test_truncated_gives_what_is_there(name: str, long: bool, tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("long", [False, True])
-def test_damage_in_the_middle(long: bool, made: Callable[[str], Made], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damage_in_the_middle(
+    long: bool, made: Callable[[str], Made], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if long:
         monkeypatch.setattr("playhead.core.probe.VERIFY_PIXELS", 0)
     path = tmp_path / "hole.mp4"
@@ -193,7 +203,8 @@ def test_flipped_bytes_never_crash(seed: int, made: Callable[[str], Made], tmp_p
 
 
 def test_decoding_that_stalls_is_given_up(made: Callable[[str], Made], monkeypatch: pytest.MonkeyPatch) -> None:
-    video = Video.open(made("cfr.mp4").path, stall_s=0.05)
+    video = Video.open(made("cfr.mp4").path)
+    video = replace(video, track=replace(video.track, stall_s=0.05))
 
     def slow(self: object, packet: object) -> list[object]:
         time.sleep(0.02)
@@ -215,13 +226,21 @@ def test_a_file_that_is_gone_or_changed(made: Callable[[str], Made], tmp_path: P
         video.frames_at([0.0])
 
 
-def test_enormous_pictures_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Callable[[str], Made]) -> None:
+def test_timestamps_that_contradict_the_pictures(tmp_path: Path) -> None:
+    write(tmp_path / "b.avi", TICKS)  # H.264 with B-frames: AVI has no place for their times
+    assert "timestamps contradict the order" in refusal(tmp_path / "b.avi")
+
+
+def test_enormous_pictures_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Callable[[str], Made]
+) -> None:
     monkeypatch.setattr("playhead.core.probe.MAX_PIXELS", 1000)
     assert "larger than the limit" in refusal(made("cfr.mp4").path)
 
 
 def test_the_real_damaged_and_silent_ones(real: Path) -> None:
     video = Video.open(real / "video" / "decord__corrupted.mp4")
-    assert "1 packets cannot be decoded, the first near 3.1 s" in video.warnings[0]
+    # Frame threads notice the fault a picture or two before or after it.
+    assert re.search(r"1 packets cannot be decoded, the first near (2\.[89]|3\.\d) s", video.warnings[0])
     assert len(list(video.read(0.0, 5.0, None, size=(64, 36)))) == 49
     assert "no video stream" in refusal(real / "video" / "torchcodec__nasa_13013.mp4.audio.mp3")

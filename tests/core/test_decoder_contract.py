@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from .conftest import MAKERS, REAL, Made, read_card
-
 from playhead.core.decoders import DECODERS
 from playhead.core.errors import VideoError
 from playhead.core.video import Video
+
+from .conftest import MAKERS, REAL, Made, read_card
 
 REAL_FILES = sorted(p.name for p in (REAL / "video").glob("*.m??")) if REAL.is_dir() else []
 
@@ -46,6 +46,16 @@ def test_the_frame_shown_at_a_time(file: Made, decoder: str) -> None:
     assert [f.timestamp_s for f in frames] == pytest.approx([starts[file.shown(t)] for t in asked], abs=6e-4)
     again = video.frames_at([f.timestamp_s for f in frames])
     assert [f.timestamp_s for f in again] == [f.timestamp_s for f in frames], "a frame's own time finds that frame"
+
+
+@pytest.mark.parametrize("name", sorted(MAKERS))
+def test_decord_says_what_it_cannot_read(name: str, made: Callable[[str], Made]) -> None:
+    pytest.importorskip("decord")
+    file = made(name)
+    if file.decord_reads:
+        pytest.skip("it reads this one")
+    with pytest.raises(VideoError, match="use decoder='pyav'"):
+        Video.open(file.path, decoder="decord").frames_at([0.0])
 
 
 def test_far_jumps_find_the_same_frames(file: Made, decoder: str) -> None:

@@ -58,8 +58,15 @@ def test_ticks_are_few_and_inside(span: tuple[float, float]) -> None:
 
 def test_clocks_and_calls_in_words() -> None:
     assert (clock(59.6), clock(3600), clock(0)) == ("1:00", "1:00:00", "0:00")
-    assert call_label(ToolCall(id="1", name="zoom", arguments_json='{"start_s": 4.0, "q": "x"}')) == "zoom(start_s=4.0, x)"
-    assert call_label(ToolCall(id="1", name="zoom", arguments_json="[1")) == "zoom [1"
+    calls = {
+        ("temporal_zoom", '{"start_s": 64.0, "end_s": 75}'): "zoom: 1:04 to 1:15",
+        ("temporal_zoom", '{"start_s": "soon", "end_s": 75}'): "temporal_zoom: soon, 75",
+        ("search_clips", '{"query": "red star", "k": 3}'): "search: red star",
+        ("search_clips", "[1"): "search_clips [1",
+        ("made_up", "[1]"): "made_up [1]",
+    }
+    for (name, arguments), words in calls.items():
+        assert call_label(ToolCall(id="1", name=name, arguments_json=arguments)) == words
 
 
 def test_the_page_is_whole_and_closed(make_task, make_trajectory) -> None:

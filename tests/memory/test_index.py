@@ -85,7 +85,9 @@ def test_search_by_image(video: Video, colour_encoder: Any):
 
 def test_shots_mode_answers_with_shots(video: Video, colour_encoder: Any, tmp_path: Path, lines: list[str]):
     params = IndexParams(mode="shots")
-    index = ClipIndex.build(video, colour_encoder, params, root=tmp_path, report=lines.append)
+    shares: list[float] = []
+    index = ClipIndex.build(video, colour_encoder, params, root=tmp_path, report=lines.append, progress=shares.append)
+    assert shares == sorted(shares) and shares[-1] == 1.0 and lines == []
     spans = {(h.clip.start_s, h.clip.end_s) for h in index.search("red", 2)}
     assert spans == {(20.0, 24.0), (74.0, 77.0)}
     clips = [h.clip for h in index.search("grey", 100)]

@@ -1,0 +1,94 @@
+"""`make model`: the embedded model from nothing, stage by stage. Each stage is a command of its own and can be resumed.
+
+    perception   the vision tower learns to say what a frame shows            train.perception
+    clip         the OpenCLIP model learns to find it                         train.clip
+    dreams       the language model learns to ask, look and conclude          train.sft, frames as codes
+    films        films to practise on                                         world.make
+    oracle       the oracle's episodes with the real agent on those films     train.collect_oracle
+    practice     the language model on those, with real frames, and on dreams train.sft
+    publish      the checkpoint as it ships                                   train.publish
+
+    python -m playhead.train [--work runs/model] [--only STAGE] [--smoke]
+
+Two cores need about three hours; perception and clip can run beside dreams (start the stages by hand with --only).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+FILMS, FILM_MINUTES, FILM_SEED, DRAWS = 80, (7.0, 8.0, 9.0), 2_000_000, 3
+
+
+def perception(work: Path, smoke: bool) -> None:
+    from .perception import main
+
+    main(["--out", str(work / "perception"), "--minutes", "36", *(["--smoke"] if smoke else [])])
+
+
+def clip(work: Path, smoke: bool) -> None:
+    from .clip import main
+
+    main(["--out", str(work / "openclip"), "--minutes", "16", *(["--smoke"] if smoke else [])])
+
+
+def dreams(work: Path, smoke: bool) -> None:
+    from .corpus import corpus
+    from .embedded_model import write_untrained
+    from .sft import main
+
+    start = work / "untrained"
+    if not (start / "config.json").exists():
+        write_untrained(start, work / "perception", corpus(10 if smoke else 300))
+    main(["--start", str(start), "--out", str(work / "dreams"), "--steps", "2" if smoke else "1000"])
+
+
+def films(work: Path, smoke: bool) -> None:
+    from ..world.make import make_world
+
+    make_world(work / "films", 1 if smoke else FILMS, (5.0,) if smoke else FILM_MINUTES, FILM_SEED, draws=DRAWS)
+
+
+def oracle(work: Path, smoke: bool) -> None:
+    from .collect_oracle import main
+
+    where = ["--data", str(work / "films"), "--out", str(work / "oracle"), "--encoder", str(work / "openclip")]
+    main([*where, "--tokenizer", str(work / "untrained")])
+
+
+def practice(work: Path, smoke: bool) -> None:
+    from .sft import main
+
+    where = ["--start", str(work / "dreams" / "checkpoint"), "--out", str(work / "practice")]
+    how = ["--trajectories", str(work / "oracle"), "--dreams", "0.4", "--lr", "2.5e-3", "--adam-lr", "1.5e-3"]
+    main([*where, *how, "--seed", "1500000", "--steps", "2" if smoke else "800"])
+
+
+def publish(work: Path, smoke: bool) -> None:
+    from .publish import publish as write
+
+    write(work / "practice" / "checkpoint", work / "openclip", work / "embedded" if smoke else None)
+
+
+STAGES: dict[str, Callable[[Path, bool], None]] = {
+    stage.__name__: stage for stage in (perception, clip, dreams, films, oracle, practice, publish)
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        "python -m playhead.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, default=Path("runs/model"), help="folder for the stages' states")
+    parser.add_argument("--only", choices=STAGES, action="append", help="run this stage (may be given again)")
+    parser.add_argument("--smoke", action="store_true", help="a few steps of everything, to see that it runs")
+    args = parser.parse_args(argv)
+    for name in args.only or STAGES:
+        print(f"== {name}", flush=True)
+        STAGES[name](args.work, args.smoke)
+
+
+if __name__ == "__main__":
+    main()
