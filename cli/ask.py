@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import UsageProblem, aside, console, parse_budget, parse_choices, progress_bar
+from .options import UsageProblem, aside, console, parse_budget, parse_choices, progress_bar, quiet_loading
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,6 +55,7 @@ def ask(
     say = aside()
     for warning in Video.open(video).warnings:  # a bad file is refused before a model is loaded
         say.print(f"playhead: {warning}", markup=False)
+    quiet_loading(model)
     agent = VideoAgent(model, budget=limits, encoder=encoder)
     if "embedded" in (model, encoder):
         embedded_only(video)

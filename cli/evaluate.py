@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import aside, console, parse_budget, progress_bar
+from .options import aside, console, parse_budget, progress_bar, quiet_loading
 
 
 def world(
@@ -47,6 +47,7 @@ def world(
         seed=seed,
         temperature=temperature,
     )
+    quiet_loading(model)
     right: list[bool] = []
     with progress_bar(aside(), count=True) as bar:
         row = bar.add_task("asking", total=None, visible=False)

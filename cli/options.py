@@ -5,6 +5,8 @@ Results go to stdout, everything said on the way to stderr, so that `--json` can
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.budget import Budget
@@ -69,6 +71,12 @@ def progress_bar(said: Console, *, count: bool = False) -> Progress:
     done = MofNCompleteColumn() if count else TextColumn("{task.percentage:3.0f}%")
     columns = (TextColumn("{task.description}"), BarColumn(), done, TimeRemainingColumn())
     return Progress(*columns, console=said, transient=True, disable=not said.is_terminal)
+
+
+def quiet_loading(model: str) -> None:
+    """No bar for reading weights that lie on this disk (a moment); a download keeps its own. Before transformers loads."""
+    if model == "embedded" or Path(model).expanduser().is_dir():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def console() -> Console:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import UsageProblem, console
+from .options import UsageProblem, console, quiet_loading
 
 
 def view(
@@ -64,6 +64,7 @@ def demo(
     from ..demo.run import SEED, run_demo
 
     said = console()
+    quiet_loading(model)
     outcome = asyncio.run(run_demo(out, said, minutes=minutes, seed=SEED if seed is None else seed, model=model))
     said.print()
     said.print(f"{outcome.right} of {len(outcome.trajectories)} right · page: {outcome.page}", style="bold", markup=False)

@@ -25,7 +25,7 @@ def make(
     Examples:
 
         playhead world make --out world --videos 4 --minutes 20 --seed 1
-        playhead world make --out world --videos 40 --minutes 10,20,30 --seed 7000000
+        playhead world make --out world --videos 40 --minutes 10,14,20,30,12 --seed 6500000
         playhead eval world --data world --out runs/first
     """
     from ..core.tasks import read_tasks

@@ -29,7 +29,7 @@ from ..core.codec import to_plain
 from ..core.errors import DataError, PlayheadError
 from ..core.nouns import Task
 from ..core.tasks import read_tasks
-from ..core.trajectory import to_json
+from ..core.trajectory import Trajectory, to_json
 from .ledger import Ledger
 from .report import summarise
 from .results import TaskResult, failed, result_of
@@ -124,15 +124,26 @@ def evaluate_world(
 async def run_tasks(
     agent: VideoAgent, tasks: Sequence[Task], setup: Setup, note: Callable[[TaskResult, str | None], None]
 ) -> None:
-    """Ask every task in turn and `note` each; an episode that fails is a wrong result with its reason, not a crash."""
+    """Ask every task in turn and `note` each; an episode that fails is a wrong result with its reason, not a crash.
+
+    Raises:
+        DataError: a film is not the one that its tasks were made for.
+    """
     for task in tasks:
         try:
             trajectory = await agent.arun(task)
         except PlayheadError as error:
             note(failed(task, str(error)), None)
         else:
-            result = result_of(task, trajectory, with_tools=setup.strategy == "tools")
-            note(result, to_json(trajectory))
+            _check_film(task, trajectory)
+            note(result_of(task, trajectory, with_tools=setup.strategy == "tools"), to_json(trajectory))
+
+
+def _check_film(task: Task, trajectory: Trajectory) -> None:
+    """Gold seconds belong to the content that they were made for: with another film they would count for nothing."""
+    for frame, gold in zip(trajectory.frames[:1], task.evidence[:1], strict=False):
+        if frame.video_id != gold.video_id:
+            raise DataError(f"{task.video}: not the film that task {task.id} is about; make the world again in another folder")
 
 
 def spread(tasks: Sequence[Task], limit: int | None) -> list[Task]:

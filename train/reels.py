@@ -107,24 +107,27 @@ def resize(pixels: Tensor) -> Tensor:
 class Pool:
     """A changing stock of decoded frames from which batches are drawn.
 
-    It starts with `fill` reels; each call of `refresh` replaces the oldest with fresh ones. Filming costs about as much
-    as a training step, so a frame is used a few times before it goes. Reel numbers count up from `next_reel`, which is
-    all that a resumed run needs to know.
+    It starts with `fill` reels; `refresh` films fresh ones, which take the place of the oldest once `capacity` reels
+    are there. Filming costs about as much as a training step, so a frame is used a few times before it goes. Reel
+    numbers count up from `next_reel`, which is all that a resumed run needs to know.
     """
 
     def __init__(self, seed: int, next_reel: int = 0, fill: int = 60, capacity: int = 600) -> None:
         self.seed, self.next_reel, self.capacity = seed, next_reel, capacity
         self._debt = 0.0
-        self._slots: list[Reel] = []
+        # One block for all frames: thousands of small ones between the films' large ones would tear the heap to pieces.
+        self._pixels = torch.empty((capacity * REEL_FRAMES, 3, INPUT_SIZE, INPUT_SIZE), dtype=torch.uint8)
+        self._percepts: list[Percept | None] = []
         for _ in range(fill):
             self._shoot()
 
     def _shoot(self) -> None:
         reel = shoot(self.seed + self.next_reel)
-        if len(self._slots) < self.capacity:
-            self._slots.append(reel)
-        else:
-            self._slots[self.next_reel % self.capacity] = reel
+        at = len(self._percepts)
+        if at == len(self._pixels):
+            at = self.next_reel % self.capacity * REEL_FRAMES
+        self._pixels[at : at + REEL_FRAMES] = reel.pixels
+        self._percepts[at : at + REEL_FRAMES] = reel.percepts
         self.next_reel += 1
 
     def refresh(self, frames: float) -> None:
@@ -141,9 +144,8 @@ class Pool:
 
     def batch(self, rng: np.random.Generator, size: int) -> tuple[Tensor, list[Percept | None]]:
         """`size` random frames, (size, 3, 64, 64) uint8, and what they show."""
-        picks = [(self._slots[rng.integers(len(self._slots))], int(rng.integers(REEL_FRAMES))) for _ in range(size)]
-        pixels = torch.stack([reel.pixels[i] for reel, i in picks])
-        return pixels, [reel.percepts[i] for reel, i in picks]
+        picks = rng.integers(len(self._percepts), size=size)
+        return self._pixels[torch.from_numpy(picks)], [self._percepts[i] for i in picks]
 
 
 def validation_reels(count: int, first: int = VALIDATION_SEED) -> Iterator[Reel]:

@@ -230,9 +230,9 @@ def train(
     examples = stream(Dreamer(collator.renderer), recorded, args.dreams, args.seed, crew, step)
     began, tokens = time.time(), 0
     while step < args.steps:
-        for optimizer in optimizers:
+        for optimizer, rate in zip(optimizers, (args.lr, args.adam_lr), strict=True):
             for group in optimizer.param_groups:
-                group["lr"] = group.setdefault("initial_lr", group["lr"]) * schedule(step, args.total or args.steps)
+                group["lr"] = rate * schedule(step, args.total or args.steps)
         batch = collator(next(examples))
         loss, right, _ = loss_of(model, batch, not args.no_bf16)
         loss.backward()

@@ -30,21 +30,15 @@ _WORDS: dict[str, tuple[str, ...]] = {
 
 
 def make_tasks(cast: Cast, video: str, video_id: str, draw: int = 0) -> list[Task]:
-    """One task of every kind that the scene allows (all seven, but for a scene where no lone object has a digit).
-
-    Another `draw` asks about other objects in other words, where the scene has others.
-    """
+    """One task of every kind. Another `draw` asks about other objects in other words, where the scene has others."""
     rng = random.Random(f"playhead-questions-{cast.scene.seed}" + (f"-{draw}" if draw else ""))
-    makers: dict[str, Callable[[Cast, random.Random], _Draft | None]] = {
+    makers: dict[str, Callable[[Cast, random.Random], _Draft]] = {
         "attribute": _attribute, "motion": _motion, "first": _first, "count": _count,
         "when": _when, "after": _after, "digit": _digit,
     }  # fmt: skip
     tasks = []
     for kind in KINDS:
-        draft = makers[kind](cast, rng)
-        if draft is None:
-            continue
-        question, choices, answer, events = draft
+        question, choices, answer, events = makers[kind](cast, rng)
         clips = tuple(Clip(video_id=video_id, start_s=e.start_s, end_s=e.end_s) for e in events)
         tasks.append(
             Task(
@@ -114,10 +108,8 @@ def _after(cast: Cast, rng: random.Random) -> _Draft:
     return _say(rng, "after", n=event.name), _options(rng, following.name, others, 4), following.name, (event, following)
 
 
-def _digit(cast: Cast, rng: random.Random) -> _Draft | None:
+def _digit(cast: Cast, rng: random.Random) -> _Draft:
     carrying = [i for i in cast.lone if cast.scene.events[i].digit is not None]
-    if not carrying:
-        return None
     event = cast.scene.events[rng.choice(carrying)]
     options = _options(rng, str(event.digit), [str(d) for d in range(10)], 4)
     return _say(rng, "digit", n=event.name), options, str(event.digit), (event,)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .scene import COLOURS, FAR, MOTIONS, NEAR, SHAPES, Event, Scene
 
@@ -60,15 +60,18 @@ def make_cast(seed: int, minutes: float) -> Cast:
         parts.sort(key=lambda p: p[0] != "lone")
         lead = 0
     starts = _starts(rng, duration_s, len(parts), lead)
-    events = tuple(_event(rng, name, start) for (_, name), start in zip(parts, starts, strict=True))
-    scene = Scene(seed=seed, duration_s=float(duration_s), events=events)
+    events = [_event(rng, name, start) for (_, name), start in zip(parts, starts, strict=True)]
     role = [p[0] for p in parts]
+    lone = [i for i, r in enumerate(role) if r == "lone"]
+    if all(events[i].digit is None for i in lone):  # rare, and there would be no digit to ask for
+        events[lone[0]] = replace(events[lone[0]], digit=rng.randrange(10))
+    scene = Scene(seed=seed, duration_s=float(duration_s), events=tuple(events))
     return Cast(
         scene=scene,
         odd=role.index("odd"),
         odd_by=odd_by,
         counted=tuple(i for i, r in enumerate(role) if r == "counted"),
-        lone=tuple(i for i, r in enumerate(role) if r == "lone"),
+        lone=tuple(lone),
         leader=lead,
     )
 
