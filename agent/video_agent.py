@@ -66,7 +66,8 @@ class VideoAgent:
     """An agent around one model. Safe for many runs at once on one event loop.
 
     Args:
-        model: "embedded", a folder or hub id of a Qwen3-VL checkpoint, or a `Policy`.
+        model: "embedded", a folder or hub id of a Qwen3-VL checkpoint, `http://HOST:PORT/v1#NAME` for a model behind an
+            OpenAI-compatible server, or a `Policy`.
         budget: what an episode may spend; None for the model's own default.
         tools: names of playhead's tools, or `Tool`s; None for all of playhead's, () for none.
         encoder: what the clip index is embedded with: an `Encoder`, or a spec for `memory.encoder.load_encoder`.
@@ -288,9 +289,11 @@ def _policy(model: str | Policy, home: Path, device: str | None) -> tuple[Policy
     if not isinstance(model, str):
         store = getattr(model, "store", None)
         return model, store if isinstance(store, FrameStore) else FrameStore(home / "frames"), Profile()
-    if model.startswith(("http://", "https://")):
-        raise ModelError(f"{model}: models behind a server come with a later version; give a folder, a hub id or 'embedded'")
     store = FrameStore(home / "frames")
+    if model.startswith(("http://", "https://")):
+        from .policies.openai import OpenAIPolicy
+
+        return OpenAIPolicy.from_url(model, store), store, Profile()
     folder = checkpoint_dir() if model == EMBEDDED else Path(model).expanduser()
     if model == EMBEDDED and not (folder / "config.json").is_file():
         raise ModelError(f"the embedded model is not in {folder}; `make model` trains it")

@@ -23,7 +23,7 @@ OWNERS = {
     "decord": ("core/decoders/decord.py",),
     "faiss": ("memory/index.py",),
     "open_clip": ("memory/encoder.py", "train/clip.py"),
-    "langgraph": ("agent/graph.py", "agent/video_agent.py"),  # the graph, and the saver it is given
+    "langgraph": ("agent/graph.py", "agent/saving.py", "agent/video_agent.py"),  # the graph, and what saves its state
     "trl": ("train/",),
     "peft": ("train/",),
 }

@@ -1,12 +1,12 @@
-"""A Qwen3-VL checkpoint as a policy, run in this process with transformers.
+"""A checkpoint of any of the families as a policy, run in this process with transformers.
 
 Between the turns of a session only new tokens and new frames are computed: the attention cache stays (`sessions.py`),
 and so do the vision features of every frame lately seen (by hash, so a frame shown twice is encoded once). Logits equal
 those of a full recompute to float noise; a test holds that over several turns with new frames.
 
-The forward pass is the checkpoint's own: vision tower, scatter into the embeddings, deepstack, language model. We give
-explicit 3-D positions (M-RoPE as `get_rope_index` computes it), so nothing depends on `rope_deltas`, state that transformers
-keeps on the module. Requests run one after another under a lock, off the event loop's thread.
+The forward pass is the checkpoint's own: vision tower, scatter into the embeddings, language model; `families/` holds what
+differs between families. Positions are given explicitly. Requests run one after another under a lock, off the event
+loop's thread.
 
 Log-probs are of the raw logits over the whole vocabulary divided by the temperature (1 when greedy), as a trainer
 computes them; placeholder tokens are only kept from being sampled.
@@ -19,7 +19,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,27 +28,20 @@ import torch
 from ...core.errors import ModelError
 from ...core.nouns import Completion, FinishReason, Frame
 from ...core.policy import GenerateRequest, Sampling
-from ..renderers.qwen3vl import PixelSource, Qwen3VLRenderer
+from ..families import family_of
+from ..families.contract import VISION_BATCH, FrameFeatures
+from ..families.qwenvl import rope_positions
+from ..renderers.chat import ChatRenderer, PixelSource
+from .loading import LoadOptions, load_checkpoint
 from .sessions import Session, Sessions
 
+__all__ = ["FrameFeatures", "TransformersPolicy", "placeholder_runs", "rope_positions", "sample"]
+
 PREFILL_CHUNK = 1024
-VISION_BATCH = 32
-
-
-@dataclass(frozen=True, slots=True)
-class FrameFeatures:
-    """What the vision tower says of one frame: `image_ND`, and one (N, D) per deepstack layer."""
-
-    image_ND: torch.Tensor
-    deepstack: tuple[torch.Tensor, ...]
-
-    @property
-    def nbytes(self) -> int:
-        return self.image_ND.nbytes + sum(d.nbytes for d in self.deepstack)
 
 
 class TransformersPolicy:
-    """A `Policy` over a loaded `Qwen3VLForConditionalGeneration`.
+    """A `Policy` over a loaded model of one of the families.
 
     Args:
         model, renderer: the checkpoint; see `load`.
@@ -64,7 +56,7 @@ class TransformersPolicy:
     def __init__(
         self,
         model: Any,
-        renderer: Qwen3VLRenderer,
+        renderer: ChatRenderer,
         store: PixelSource,
         *,
         name: str = "",
@@ -72,13 +64,13 @@ class TransformersPolicy:
         vision_bytes: int = 256 << 20,
     ) -> None:
         self.model = model.eval()
-        self.name = name or "qwen3_vl"
+        self.name = name or str(model.config.model_type)
         self.renderer = renderer
         self.store = store
         self.version = 0
-        self.device = next(model.parameters()).device
-        self._merge = int(model.config.vision_config.spatial_merge_size)
-        self._sessions = Sessions(model.config.text_config.num_hidden_layers, cache_bytes)
+        self.family = family_of(model, renderer)
+        self.device = self.family.device
+        self._sessions = Sessions(self.family.layers, cache_bytes)
         self._features: OrderedDict[tuple[str, int, int], FrameFeatures] = OrderedDict()
         self._vision_bytes = vision_bytes
         self._suppressed = torch.tensor(renderer.suppressed_token_ids, dtype=torch.long, device=self.device)
@@ -86,15 +78,26 @@ class TransformersPolicy:
 
     @classmethod
     def load(
-        cls, checkpoint: str | Path, store: PixelSource, *, device: str | None = None, name: str = "", **limits: int
+        cls,
+        checkpoint: str | Path,
+        store: PixelSource,
+        *,
+        device: str | None = None,
+        name: str = "",
+        options: LoadOptions | None = None,
+        **limits: int,
     ) -> TransformersPolicy:
-        """Load a folder or a hub id. float32 on a CPU (bf16 is many times slower there), the checkpoint's type on a GPU.
+        """Load a folder or a hub id; `options` says how (`loading.py`).
 
-        Raises: ModelError: not there, not a Qwen3-VL checkpoint, damaged, or incomplete.
+        Raises: ModelError: not there, of no family that we know, damaged, incomplete, too large, or an option that this
+            machine or checkpoint cannot do.
         """
-        model = _load_model(str(checkpoint), device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        renderer = Qwen3VLRenderer.from_checkpoint(checkpoint)
-        return cls(model, renderer, store, name=name or str(checkpoint), **limits)
+        options = options or LoadOptions()
+        model, renderer = load_checkpoint(str(checkpoint), device, options)
+        name = name or str(checkpoint)
+        if options.adapter is not None:
+            name += f"+{options.adapter}"
+        return cls(model, renderer, store, name=name, **limits)
 
     async def generate(self, requests: Sequence[GenerateRequest]) -> list[Completion]:
         """One completion per request, in order. A request that fails gives a completion with `FinishReason.ERROR`."""
@@ -132,17 +135,17 @@ class TransformersPolicy:
         deadline = started + (float("inf") if sampling.timeout_s is None else sampling.timeout_s)
         ids = request.token_ids
         runs = placeholder_runs(ids, request.frames, self.renderer)
-        positions_3L = rope_positions(len(ids), runs, self.renderer.image_grids(request.frames), self._merge)
+        positions_AL = self.family.positions(len(ids), runs, request.frames)
         session = self._sessions.get(request.session)
         hashes = [f.sha256 for f in request.frames]
         reused = session.resume(ids, hashes, runs)
-        logits_V = self._prefill(session, request, positions_3L, runs, reused, deadline)
+        logits_V = self._prefill(session, request, positions_AL, runs, reused, deadline)
         sampled: list[int] = []
         logprobs: list[float] = []
         finish = FinishReason.TIMEOUT
         if logits_V is not None:
             generator = torch.Generator(device=self.device).manual_seed(sampling.seed)
-            position = int(positions_3L.max()) + 1
+            position = int(positions_AL.max()) + 1
             finish = self._decode(session, logits_V, position, sampling, generator, deadline, sampled, logprobs)
         return Completion(
             token_ids=tuple(sampled),
@@ -159,7 +162,7 @@ class TransformersPolicy:
         self,
         session: Session,
         request: GenerateRequest,
-        positions_3L: np.ndarray,
+        positions_AL: np.ndarray,
         runs: Sequence[tuple[int, int]],
         start: int,
         deadline: float,
@@ -179,7 +182,7 @@ class TransformersPolicy:
             logits_V = self._forward(
                 session,
                 chunk,
-                positions_3L[:, begin : begin + len(chunk)],
+                positions_AL[:, begin : begin + len(chunk)],
                 None if image_SD is None or not count else image_SD[used : used + count],
                 [d[used : used + count] for d in deep],
             )
@@ -195,25 +198,18 @@ class TransformersPolicy:
         self,
         session: Session,
         chunk: Sequence[int],
-        positions_3n: np.ndarray,
+        positions_An: np.ndarray,
         image_SD: torch.Tensor | None,
         deepstack: list[torch.Tensor],
     ) -> torch.Tensor:
-        ids_1n = torch.tensor([chunk], device=self.device)
-        embeds = self.model.get_input_embeddings()(ids_1n)
-        mask_1n = None
-        if image_SD is not None:
-            mask_1n = ids_1n == self.renderer.image_token_id
-            embeds = embeds.masked_scatter(mask_1n.unsqueeze(-1), image_SD.to(embeds.dtype))
-        out = self.model.model.language_model(
-            inputs_embeds=embeds,
-            position_ids=torch.from_numpy(positions_3n).to(self.device).unsqueeze(1),
-            past_key_values=session.cache,
-            use_cache=True,
-            visual_pos_masks=mask_1n,
-            deepstack_visual_embeds=deepstack if mask_1n is not None and deepstack else None,
+        hidden = self.family.hidden(
+            torch.tensor([chunk], device=self.device),
+            torch.from_numpy(positions_An).to(self.device).unsqueeze(1),
+            session.cache,
+            image_SD,
+            deepstack if image_SD is not None else (),
         )
-        return self.model.lm_head(out.last_hidden_state[0, -1]).float()
+        return self.family.logits(hidden[0, -1])
 
     def _decode(
         self,
@@ -238,7 +234,7 @@ class TransformersPolicy:
                 return FinishReason.TIMEOUT
             if len(sampled) == sampling.max_tokens:
                 break
-            logits_V = self._forward(session, [token], np.full((3, 1), position, dtype=np.int64), None, [])
+            logits_V = self._forward(session, [token], np.full((self.family.axes, 1), position, dtype=np.int64), None, [])
             session.token_ids.append(token)
             position += 1
         return FinishReason.LENGTH
@@ -249,17 +245,9 @@ class TransformersPolicy:
         missing = list({_key(f): f for f in frames if known[_key(f)] is None}.values())
         for i in range(0, len(missing), VISION_BATCH):
             batch = missing[i : i + VISION_BATCH]
-            pixels, grids = self.renderer.pixel_inputs(batch, self.store)
-            out = self.model.model.get_image_features(
-                pixels.to(self.device), grids.to(self.device), return_dict=True
-            )
-            for j, frame in enumerate(batch):
-                features = FrameFeatures(out.pooler_output[j], tuple(d[j] for d in out.deepstack_features or ()))
+            for frame, features in zip(batch, self.family.encode(batch, self.store), strict=True):
                 known[_key(frame)] = features
-                # Clones: a slice would keep its whole batch in memory.
-                self._features[_key(frame)] = FrameFeatures(
-                    features.image_ND.clone(), tuple(d.clone() for d in features.deepstack)
-                )
+                self._features[_key(frame)] = features.clone()
         for key in known:
             if key in self._features:
                 self._features.move_to_end(key)
@@ -274,38 +262,20 @@ def _key(frame: Frame) -> tuple[str, int, int]:
 
 
 def placeholder_runs(
-    ids: Sequence[int], frames: Sequence[Frame], renderer: Qwen3VLRenderer
+    ids: Sequence[int], frames: Sequence[Frame], renderer: ChatRenderer
 ) -> list[tuple[int, int]]:
-    """(start, end) of each frame's placeholders in `ids`.
+    """(start, end) of each frame in `ids`, from its first placeholder to its last.
 
     Raises: ModelError: placeholders and frames disagree in number or length.
     """
-    marks = np.asarray(ids) == renderer.image_token_id
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], marks.astype(np.int8), [0]])))
-    runs = [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
-    if [b - a for a, b in runs] != [renderer.frame_tokens(f) for f in frames]:
-        raise ModelError(f"{len(runs)} groups of image placeholders do not fit the request's {len(frames)} frames")
+    at = np.flatnonzero(np.asarray(ids) == renderer.image_token_id)
+    counts = [renderer.frame_tokens(f) for f in frames]
+    ends = np.cumsum(counts, dtype=np.int64)
+    fits = sum(counts) == len(at)
+    runs = [(int(at[e - n]), int(at[e - 1]) + 1) for n, e in zip(counts, ends, strict=True)] if fits else []
+    if not fits or [b - a for a, b in runs] != [renderer.frame_span(f) for f in frames]:
+        raise ModelError(f"{len(at)} image placeholders do not fit the request's {len(frames)} frames")
     return runs
-
-
-def rope_positions(
-    length: int, runs: Sequence[tuple[int, int]], grids: Sequence[tuple[int, int, int]], merge: int
-) -> np.ndarray:
-    """M-RoPE positions (3, length) int64: text counts on; a frame of R x C merged tokens has one time, its rows and
-    columns, and moves the count by max(R, C). Same as `Qwen3VLModel.get_rope_index` for one row of images."""
-    positions = np.empty((3, length), dtype=np.int64)
-    at = current = 0
-    for (start, end), (_, rows, columns) in zip(runs, grids, strict=True):
-        positions[:, at:start] = np.arange(current, current + start - at)
-        current += start - at
-        r, c = rows // merge, columns // merge
-        positions[0, start:end] = current
-        positions[1, start:end] = current + np.repeat(np.arange(r), c)
-        positions[2, start:end] = current + np.tile(np.arange(c), r)
-        current += max(r, c)
-        at = end
-    positions[:, at:] = np.arange(current, current + length - at)
-    return positions
 
 
 def sample(
@@ -328,35 +298,3 @@ def sample(
             probs_V = torch.zeros_like(probs_V).scatter_(0, order, ordered)
         token = int(torch.multinomial(probs_V, 1, generator=generator))
     return token, float(logprobs_V[token])
-
-
-def _load_model(checkpoint: str, device: str) -> Any:
-    from transformers import AutoConfig, Qwen3VLForConditionalGeneration
-
-    looks_local = checkpoint.startswith((".", "/", "~")) or Path(checkpoint).exists()
-    folder = str(Path(checkpoint).expanduser()) if looks_local else checkpoint
-    if looks_local and not (Path(folder) / "config.json").is_file():
-        raise ModelError(f"{checkpoint}: no model there (a folder with config.json is expected)")
-    try:
-        config = AutoConfig.from_pretrained(folder)
-    except Exception as error:
-        hint = "damaged config.json?" if looks_local else "not in the local cache, and the hub gave nothing; is the id right?"
-        raise ModelError(f"{checkpoint}: model not found or unreadable ({hint} {_first_line(error)})") from None
-    if config.model_type != "qwen3_vl":
-        raise ModelError(f"{checkpoint}: model type {config.model_type!r} is not supported; qwen3_vl is")
-    dtype = torch.float32 if device == "cpu" else "auto"
-    try:
-        loaded: Any = Qwen3VLForConditionalGeneration.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, output_loading_info=True
-        )
-        model, info = loaded
-    except Exception as error:
-        raise ModelError(f"{checkpoint}: the weights cannot be loaded ({_first_line(error)})") from None
-    lacking = sorted(info["missing_keys"]) + [str(k) for k in info["mismatched_keys"]]
-    if lacking:
-        raise ModelError(f"{checkpoint}: {len(lacking)} weights are missing or of the wrong shape, such as {lacking[0]}")
-    return model.to(device)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,119 @@
+"""A small HTTP server that speaks chat completions and does what its script says: right, late, cut short, or wrong.
+
+Raw asyncio sockets, because a framework would mend what we want broken. One connection serves one request. It is loaded by
+path (tests here have no package): see `load` in the test that uses it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+Json = dict[str, Any]
+Act = Callable[["Exchange"], Awaitable[None]]
+
+
+@dataclass
+class Exchange:
+    """One request: what came, and the means to answer."""
+
+    body: Json
+    headers: dict[str, str]
+    number: int
+    """How many requests came before this one."""
+    writer: asyncio.StreamWriter
+
+    async def send(self, raw: bytes) -> None:
+        self.writer.write(raw)
+        await self.writer.drain()
+
+    async def head(self, status: int = 200, kind: str = "application/json", **headers: str) -> None:
+        lines = [f"HTTP/1.1 {status} Status", f"Content-Type: {kind}", "Connection: close"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        await self.send("\r\n".join([*lines, "", ""]).encode())
+
+    async def refuse(self, status: int, said: Any = None, **headers: str) -> None:
+        await self.head(status, **headers)
+        await self.send(json.dumps(said or {"error": {"message": "no"}}).encode())
+
+    async def event(self, data: Any) -> None:
+        await self.send(b"data: " + (data if isinstance(data, bytes) else json.dumps(data).encode()) + b"\n\n")
+
+
+@dataclass
+class FaultServer:
+    """`script` acts on every request; `seen` is what came."""
+
+    script: Act
+    seen: list[Exchange] = field(default_factory=list)
+    at_once: int = 0
+    most_at_once: int = 0
+    dropped: int = 0
+    """Connections that the client closed before the script was through."""
+    url: str = ""
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[1:-2]
+            headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head)}
+            body = json.loads(await reader.readexactly(int(headers["content-length"])))
+        except asyncio.IncompleteReadError:
+            return
+        exchange = Exchange(body, headers, len(self.seen), writer)
+        self.seen.append(exchange)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        acting = asyncio.ensure_future(self.script(exchange))
+        hung_up = asyncio.ensure_future(reader.read())
+        try:
+            await asyncio.wait([acting, hung_up], return_when=asyncio.FIRST_COMPLETED)
+            if not acting.done():
+                self.dropped += 1
+            elif acting.exception():
+                raise AssertionError("the script failed") from acting.exception()
+        finally:
+            acting.cancel()
+            hung_up.cancel()
+            self.at_once -= 1
+            writer.close()
+
+
+@asynccontextmanager
+async def serving(script: Act):
+    """A running `FaultServer`."""
+    faults = FaultServer(script)
+    server = await asyncio.start_server(faults._serve, "127.0.0.1", 0)
+    faults.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    try:
+        yield faults
+    finally:
+        server.close()
+
+
+def chunk(delta: Json | None = None, finish: str | None = None, **more: Any) -> Json:
+    return {"choices": [{"index": 0, "delta": delta or {}, "finish_reason": finish, **more}]}
+
+
+async def say(exchange: Exchange, *pieces: str, calls: tuple[Json, ...] = (), finish: str = "stop", **usage: int) -> None:
+    """A sound streamed reply."""
+    await exchange.head(kind="text/event-stream")
+    await exchange.event(chunk({"role": "assistant"}))
+    for piece in pieces:
+        await exchange.event(chunk({"content": piece}))
+    for call in calls:
+        await exchange.event(chunk({"tool_calls": [call]}))
+    await exchange.event(chunk(finish="tool_calls" if calls else finish))
+    if usage:
+        await exchange.event({"choices": [], "usage": usage})
+    await exchange.event(b"[DONE]")
+
+
+async def whole(exchange: Exchange, message: Json, **more: Any) -> None:
+    """A sound reply in one piece of JSON."""
+    await exchange.head()
+    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": "stop"}
+    await exchange.send(json.dumps({"choices": [choice], **more}).encode())
