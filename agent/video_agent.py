@@ -1,6 +1,6 @@
 """VideoAgent: the door. Ask a question about a long video; get the answer, the seconds that prove it, and all steps.
 
-    agent = VideoAgent("embedded")                      # or a folder, or a hub id, of a Qwen3-VL checkpoint
+    agent = VideoAgent("embedded")                      # or a folder, or a hub id, of a known family
     result = agent.ask("video.mp4", "When does the red star appear?")
     result.answer.text, result.answer.evidence, result.usage, result.trajectory
 
@@ -38,6 +38,7 @@ from .profile import PROFILE_FILE, Profile, load_profile
 
 if TYPE_CHECKING:
     from ..memory.encoder import Encoder
+    from .policies.loading import LoadOptions
 
 _LOG = logging.getLogger("playhead")
 INDEX_TOOL = "search_clips"
@@ -66,8 +67,8 @@ class VideoAgent:
     """An agent around one model. Safe for many runs at once on one event loop.
 
     Args:
-        model: "embedded", a folder or hub id of a Qwen3-VL checkpoint, `http://HOST:PORT/v1#NAME` for a model behind an
-            OpenAI-compatible server, or a `Policy`.
+        model: "embedded", a folder or hub id of a Qwen3-VL, Qwen2.5-VL or SmolVLM2 checkpoint, `http://HOST:PORT/v1#NAME`
+            for a model behind an OpenAI-compatible server, or a `Policy`.
         budget: what an episode may spend; None for the model's own default.
         tools: names of playhead's tools, or `Tool`s; None for all of playhead's, () for none.
         encoder: what the clip index is embedded with: an `Encoder`, or a spec for `memory.encoder.load_encoder`.
@@ -77,6 +78,7 @@ class VideoAgent:
         checkpoints: an SQLite file in which every step of every run is saved.
         profile: how the model wants to be asked; None for what lies beside its weights.
         device: "cpu" or "cuda"; None to choose.
+        load: type, device map, attention, 4-bit, adapter of a model that runs in this process; None for the usual.
         report: gets a line when something on disk had to be rebuilt; None for the log.
 
     Raises:
@@ -99,11 +101,12 @@ class VideoAgent:
         checkpoints: Path | None = None,
         profile: Profile | None = None,
         device: str | None = None,
+        load: LoadOptions | None = None,
         report: Callable[[str], None] | None = None,
     ) -> None:
         home = cache_dir() if home is None else home
         self.toolbox = _toolbox(tools)
-        self.policy, self.store, own = _policy(model, home, device)
+        self.policy, self.store, own = _policy(model, home, device, load)
         self.profile = profile or own
         if skim_frames is not None:
             self.profile = _with_skim(self.profile, skim_frames)
@@ -219,7 +222,7 @@ class VideoAgent:
             error=state.get("error"),
             seed=seed,
             model=self.policy.name,
-            exact=self.policy.exact,
+            exact=self.policy.exact and all(turn.completion.exact for turn in state.get("turns", ())),
             temperature=self.temperature,
         )
 
@@ -284,8 +287,12 @@ async def _saver(path: Path | None) -> AsyncIterator[Any]:
         yield AsyncSqliteSaver(connection, serde=StateSerializer())
 
 
-def _policy(model: str | Policy, home: Path, device: str | None) -> tuple[Policy, FrameStore, Profile]:
+def _policy(
+    model: str | Policy, home: Path, device: str | None, load: LoadOptions | None
+) -> tuple[Policy, FrameStore, Profile]:
     """(the policy, the store that holds its frames, its profile)."""
+    if load is not None and (not isinstance(model, str) or model.startswith(("http://", "https://"))):
+        raise ModelError("load options are for models that are loaded in this process, by folder or hub id")
     if not isinstance(model, str):
         store = getattr(model, "store", None)
         return model, store if isinstance(store, FrameStore) else FrameStore(home / "frames"), Profile()
@@ -300,7 +307,8 @@ def _policy(model: str | Policy, home: Path, device: str | None) -> tuple[Policy
     from .policies.transformers import TransformersPolicy
 
     name = model if model == EMBEDDED or not folder.is_dir() else str(folder)
-    policy = TransformersPolicy.load(folder if model == EMBEDDED else model, store, device=device, name=name)
+    source = folder if model == EMBEDDED else model
+    policy = TransformersPolicy.load(source, store, device=device, name=name, options=load)
     if model == EMBEDDED and not (folder / PROFILE_FILE).is_file():
         return policy, store, EMBEDDED_PROFILE
     return policy, store, load_profile(folder)

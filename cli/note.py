@@ -1,6 +1,6 @@
 """The note that the embedded models know only their own world: said whenever they meet another video.
 
-A world film says of itself what it is, in the comment of its MP4 header (`WORLD_MARK`). The mark is looked for as plain
+A world film says of itself what it is, in the comment of its MP4 header (`world.film.TAG`). The mark is looked for as plain
 bytes at the file's ends, where the header of an MP4 file lies; a film that was encoded anew has lost it, and gets the note.
 """
 
@@ -10,7 +10,6 @@ from pathlib import Path
 
 from .options import aside
 
-WORLD_MARK = b"playhead-world"
 _REACH = 4 << 20
 """Bytes looked through at either end: the header of a film of several hours fits in."""
 
@@ -21,12 +20,14 @@ NOTE = (
 
 
 def is_world_film(path: Path) -> bool:
+    from ..world.film import TAG
+
     with path.open("rb") as file:
-        if WORLD_MARK in file.read(_REACH):
+        if TAG.encode() in file.read(_REACH):
             return True
         end = file.seek(0, 2)
         file.seek(max(0, end - _REACH))
-        return WORLD_MARK in file.read(_REACH)
+        return TAG.encode() in file.read(_REACH)
 
 
 def embedded_only(path: Path) -> bool:

@@ -140,6 +140,8 @@ class Completion:
     wall_s: float = 0.0
     forced: bool = False
     """True when the tokens were put there by the agent (a forced opening of an answer): never trained on."""
+    exact: bool = True
+    """False where these are not known to be the tokens and log-probs that were sampled after exactly this context."""
 
 
 class StopReason(str, Enum):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isfinite
+from typing import TypeGuard
 
 from ..core.clip import Clip, merge_clips
 from ..core.nouns import Frame, Observation, ToolCall
@@ -72,10 +74,14 @@ def call_label(call: ToolCall) -> str:
         return f"{call.name} {call.arguments_json:.60}"
     if call.name == "search_clips" and "query" in arguments:
         return f"search: {arguments['query']}"
-    bounds = [arguments.get(name) for name in ("start_s", "end_s")]
-    if call.name == "temporal_zoom" and all(isinstance(b, int | float) for b in bounds):
-        return f"zoom: {clock(bounds[0])} to {clock(bounds[1])}"
+    start_s, end_s = arguments.get("start_s"), arguments.get("end_s")
+    if call.name == "temporal_zoom" and _is_time(start_s) and _is_time(end_s):
+        return f"zoom: {clock(start_s)} to {clock(end_s)}"
     return f"{call.name}: " + ", ".join(str(v) for v in arguments.values())
+
+
+def _is_time(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and isfinite(value)  # JSON lets a model say NaN
 
 
 def duration_s(trajectory: Trajectory) -> float:

@@ -42,7 +42,7 @@ def dreams(work: Path, smoke: bool) -> None:
     start = work / "untrained"
     if not (start / "config.json").exists():
         write_untrained(start, work / "perception", corpus(10 if smoke else 300))
-    main(["--start", str(start), "--out", str(work / "dreams"), "--steps", "2" if smoke else "1000"])
+    main(["--init", str(start), "--out", str(work / "dreams"), "--steps", "2" if smoke else "1000"])
 
 
 def films(work: Path, smoke: bool) -> None:
@@ -61,7 +61,7 @@ def oracle(work: Path, smoke: bool) -> None:
 def practice(work: Path, smoke: bool) -> None:
     from .sft import main
 
-    where = ["--start", str(work / "dreams" / "checkpoint"), "--out", str(work / "practice")]
+    where = ["--init", str(work / "dreams" / "checkpoint"), "--out", str(work / "practice")]
     how = ["--trajectories", str(work / "oracle"), "--dreams", "0.4", "--lr", "2.5e-3", "--adam-lr", "1.5e-3"]
     main([*where, *how, "--seed", "1500000", "--steps", "2" if smoke else "800"])
 

@@ -71,7 +71,25 @@ class Dreamer:
         rng = random.Random(f"dream-{seed}")
         cast = make_cast(seed, rng.uniform(8, 40))
         episodes = [self._episode(task, cast, rng) for task in make_tasks(cast, "dream.mp4", "dream")]
-        return [*episodes, self._caption(cast, rng), self._drill(cast, rng), self._drill(cast, rng)]
+        openings = [self._opening(cast, rng) for _ in range(3)]
+        return [*episodes, self._caption(cast, rng), self._drill(cast, rng), self._drill(cast, rng), *openings]
+
+    def _opening(self, cast: Cast, rng: random.Random) -> Dream:
+        """Only the first call of a "first" episode: its query names two objects, and the second name is one token in
+        five hundred of the whole episode, too rare to be learnt there."""
+        tasks = make_tasks(cast, "dream.mp4", "dream", draw=rng.randrange(1, 10**6))
+        task = next(t for t in tasks if t.kind == "first")
+        skim = _frames(uniform_times(cast.scene.duration_s, SKIM_FRAMES))
+        messages = first_messages(cast.scene.duration_s, skim, task.question, task.choices)
+        opening = self.renderer.start(messages, self.tools)
+        call = self.renderer.encode(Oracle(task=task, scene=cast.scene).reply(messages) + "<|im_end|>")
+        return Dream(
+            kind="opening",
+            token_ids_T=(*opening.token_ids, *call),
+            loss_mask_T=(0,) * len(opening.token_ids) + (1,) * len(call),
+            codes_F=np.stack([frame_code(cast.scene, f.timestamp_s) for f in opening.frames]),
+            frames_F=opening.frames,
+        )
 
     def _drill(self, cast: Cast, rng: random.Random) -> Dream:
         """Nothing but reading frames: ten of them, most with an object, each told in a line. Short, and nearly every

@@ -5,13 +5,12 @@ tokenizer is a byte-level BPE, so it takes any text; its pre-tokenizer keeps tog
 the time: an object's name (" red star"), two digits of a time, the scaffolding of a tool call. One token for one idea
 is what lets 5M parameters reason in few steps.
 
-    python -m playhead.train.embedded_model --out DIR      # writes an untrained checkpoint
+    write_untrained(out, perception, corpus())      # what language training starts from
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -149,8 +148,11 @@ def build_config(tokenizer: PreTrainedTokenizerFast, vision: dict[str, object], 
             "max_position_embeddings": 32768,
             "tie_word_embeddings": True,
             "rope_parameters": {
-                "rope_type": "default", "rope_theta": 10000.0, "mrope_section": [16, 8, 8], "mrope_interleaved": True,
-            },  # fmt: skip
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "mrope_section": [16, 8, 8],
+                "mrope_interleaved": True,
+            },
             "initializer_range": 0.03,
             "bos_token_id": None,
             "eos_token_id": token("<|im_end|>"),
@@ -195,17 +197,12 @@ def build_model(config: Qwen3VLConfig, seed: int = 0) -> Qwen3VLForConditionalGe
     return Qwen3VLForConditionalGeneration(config).float()
 
 
-def vision_config(folder: Path) -> dict[str, object]:
-    """The configuration of the trained vision tower in `folder`, as a plain dict."""
-    return json.loads((folder / "config.json").read_text())
-
-
 def write_untrained(out: Path, perception: Path, corpus: list[str], layers: int = 5) -> None:
     """A checkpoint folder with random language weights and the vision tower trained in `perception`."""
     from .perception import load_tower
 
-    tokenizer = build_tokenizer(corpus)
-    model = build_model(build_config(tokenizer, vision_config(perception), layers))
-    model.model.visual.load_state_dict(load_tower(perception).state_dict())
+    tokenizer, tower = build_tokenizer(corpus), load_tower(perception)
+    model = build_model(build_config(tokenizer, tower.config.to_dict(), layers))  # type: ignore[union-attr]
+    model.model.visual.load_state_dict(tower.state_dict())
     model.save_pretrained(out)
     build_processor(tokenizer).save_pretrained(out)

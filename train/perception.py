@@ -27,7 +27,8 @@ from .codes import CODE_DIM, CODE_NORM, FACTORS, Percept, code_vectors, factor_r
 from .loop import arguments, optimisers, parse, run
 from .reels import INPUT_SIZE, Pool, Reel, validation_reels
 
-EMBEDDED = Path(__file__).resolve().parent.parent / "models" / "embedded" / "perception"
+EMBEDDED = Path(__file__).resolve().parent.parent / "models" / "embedded" / "vlm"
+"""The shipped checkpoint, whose vision tower is the one trained here."""
 PREFIX = "model.visual."
 """Where the tower's weights stand in a whole Qwen3-VL checkpoint."""
 PROCESSOR = {
@@ -69,12 +70,12 @@ def build_tower(config: Any = None) -> nn.Module:
 
 
 def load_tower(folder: str | Path = EMBEDDED) -> nn.Module:
-    """The trained tower that `save_tower` wrote into `folder`, in fp32 and ready for use."""
+    """The tower that `save_tower` wrote into `folder`, or that of a whole checkpoint there, in fp32 and ready for use."""
     folder = Path(folder)
-    config = vision_config().__class__.from_json_file(str(folder / "config.json"))
-    tower = build_tower(config)
+    config = json.loads((folder / "config.json").read_text())
+    tower = build_tower(vision_config().__class__.from_dict(config.get("vision_config", config)))
     weights = load_file(folder / "model.safetensors")
-    tower.load_state_dict({name.removeprefix(PREFIX): w.float() for name, w in weights.items()})
+    tower.load_state_dict({n.removeprefix(PREFIX): w.float() for n, w in weights.items() if n.startswith(PREFIX)})
     return tower.eval()
 
 

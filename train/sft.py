@@ -5,8 +5,8 @@ content hash), a percept code plus noise for a dreamed one. Only what the policy
 (yes or no, the next number of a count, a direction) count more, since a few of them drown among copied ones. Muon for
 matrices, AdamW for the rest, bf16 where the CPU is fast at it.
 
-    python -m playhead.train.sft --start DIR --out DIR --steps 1000                       # dreams only
-    python -m playhead.train.sft --start DIR --out DIR --steps 800 --trajectories DIR --dreams 0.4
+    python -m playhead.train.sft --init DIR --out DIR --steps 1000                       # dreams only
+    python -m playhead.train.sft --init DIR --out DIR --steps 800 --trajectories DIR --dreams 0.4
 
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 -m playhead.train.sft ...               # two processes share the batches
 
@@ -41,6 +41,8 @@ DECISIONS = (
     *(f" {axis}{i}" for axis in "xy" for i in range(BINS)),
 )  # fmt: skip
 DECISION_WEIGHT = 3.0
+SECOND_NAME_WEIGHT = 10.0
+"""For what follows a semicolon: the second name of a query, one token of a whole episode that decides all the rest."""
 BATCH_TOKENS = 8192
 POOL = 256
 """Examples drawn at a time, to be grouped by length."""
@@ -79,9 +81,11 @@ class Collator:
                 n, runs, self.renderer.image_grids(e.frames_F), self.renderer.processor.image_processor.merge_size
             )
         token_ids = torch.from_numpy(ids)
+        weight = torch.from_numpy(mask) * self.weights_V[token_ids]
+        weight[:, 1:][token_ids[:, :-1] == self.renderer.encode(";")[0]] *= SECOND_NAME_WEIGHT
         return Batch(
             token_ids_BT=token_ids,
-            weight_BT=torch.from_numpy(mask) * self.weights_V[token_ids],
+            weight_BT=weight,
             position_ids_3BT=torch.from_numpy(positions),
             features_ND=torch.cat([e.features_ND for e in examples]),
         )
@@ -137,8 +141,8 @@ def stream(
                     order, passed = list(rng.permutation(len(recorded))), passed + 1
                 pool.append(recorded[order.pop()])
             else:
-                # A scene gives ten sequences, so it is drawn a tenth as often.
-                if not recorded or rng.random() < 1 / 10:
+                # A scene gives thirteen sequences, so it is drawn as much less often.
+                if not recorded or rng.random() < 1 / 13:
                     pool += [dream_example(d, NOISE, rng) for d in dreamer.dreams(dream_seed)]
                     dream_seed += 1
         groups = _groups(sorted(pool, key=lambda e: len(e.token_ids_T)))
@@ -191,7 +195,7 @@ def optimisers(model: Any, lr: float, adam_lr: float) -> list[torch.optim.Optimi
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--start", type=Path, required=True, help="checkpoint folder to start from")
+    parser.add_argument("--init", type=Path, required=True, help="checkpoint folder to start from")
     parser.add_argument("--out", type=Path, required=True, help="where state, curve and checkpoint go")
     parser.add_argument("--trajectories", type=Path, help="folder written by train.collect_oracle")
     parser.add_argument("--dreams", type=float, default=1.0, help="share of dreams among the examples")
@@ -209,15 +213,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     from transformers import Qwen3VLForConditionalGeneration
 
     torch.manual_seed(0)
-    renderer = Qwen3VLRenderer.from_checkpoint(args.start)
-    model = Qwen3VLForConditionalGeneration.from_pretrained(args.start, dtype=torch.float32)
+    renderer = Qwen3VLRenderer.from_checkpoint(args.init)
+    model = Qwen3VLForConditionalGeneration.from_pretrained(args.init, dtype=torch.float32)
     model.model.visual.requires_grad_(False)
     recorded, held_out = [], []
     if args.trajectories:
         recorded, held_out = recorded_examples(args.trajectories, model, renderer)
     dreams = [d for s in range(12) for d in Dreamer(renderer).dreams(EVAL_SEED + s)]
     measured = {"recorded": held_out, "dream": [dream_example(d, 0.0, np.random.default_rng(0)) for d in dreams]}
-    collator = Collator(renderer, token_weights(renderer, model.config.text_config.vocab_size))
+    collator = Collator(renderer, token_weights(renderer, model.lm_head.out_features))
     train(model, collator, recorded, measured, args)
 
 

@@ -16,6 +16,8 @@ import numpy as np
 from .render import render
 from .scene import Scene
 
+TAG = "playhead-world"
+"""What stands in the comment of every film, so that a made-up film can be told from footage."""
 CRF = 26
 KEY_INTERVAL_S = 5
 
@@ -62,6 +64,7 @@ def encode(frames: Iterable[np.ndarray], sink: Path | BinaryIO, *, fps: int, fas
     target = str(sink) if isinstance(sink, Path) else sink
     options = {"movflags": "+faststart"} if faststart else {}
     with av.open(target, "w", format="mp4", options=options) as container:
+        container.metadata["comment"] = TAG
         stream = None
         for pixels in frames:
             if stream is None:

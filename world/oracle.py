@@ -85,7 +85,8 @@ class Oracle:
         if self.task.kind == "attribute":
             words = re.findall(r"[a-z]+", self.task.question.lower())
             return next(w for w in words if w in SHAPES or w in COLOURS)
-        return "; ".join(self._names)
+        # No space: the second name is then the same token that a first name would be.
+        return ";".join(self._names)
 
     @property
     def _k(self) -> int:

@@ -48,7 +48,10 @@ def make_cast(seed: int, minutes: float) -> Cast:
     duration_s = round(minutes * 60)
     odd_by = rng.choice(("shape", "colour"))
     special = (rng.choice(COLOURS), rng.choice(SHAPES))
-    names = [n for n in itertools.product(COLOURS, SHAPES) if n[odd_by == "shape"] != special[odd_by == "shape"]]
+    by_shape = int(odd_by == "shape")
+    names: list[tuple[str, str]] = [
+        n for n in itertools.product(COLOURS, SHAPES) if n[by_shape] != special[by_shape]
+    ]
     rng.shuffle(names)
     counted_name, lone_names = names[0], _with_relatives(names[0], names[1:], rng)[: rng.randint(7, 9)]
     parts: list[tuple[str, tuple[str, str]]] = [("odd", special)]

@@ -1,8 +1,8 @@
 """Attention of a packed row: the new tokens of many sequences side by side, each over its own cache, without padding.
 
 The model runs on one row of N tokens that belong to several sequences; all it does per token does not care. Only attention
-does, so inside `attending(plan)` the model's attention function is ours. Per layer it writes the new keys and values into the
-sequences' nodes, and then attends piece by piece:
+does, so inside `attending(plan)` the attention function of an `install`ed model is ours. Per layer it writes the new keys
+and values into the sequences' nodes, and then attends piece by piece:
 
 - a *past piece* is a run of one node, seen whole by all its queries. What sequences share is read once for all of them,
   as heads times queries over the same keys, which is what makes N samples of a long prompt cheap;
@@ -18,15 +18,19 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from transformers import AttentionInterface
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ...core.errors import ModelError
 from .cache import LayerShape, Node
 
-NAME = "playhead_packed"
+PREFIX = "playhead_"
 _MATH_SCORES = 1 << 24
 """Scores that the plain kernel holds at once, at most."""
 
@@ -68,6 +72,7 @@ class Plan:
         self.rows = torch.cat(parts) if parts else torch.empty(0, dtype=torch.long)
         # The only part holds the only segment's rows, or those of several that stand side by side: nothing to join.
         self.joined = len(parts) > 1
+        self.layers = 0
         self.seen: dict[int, LayerShape] | None = None
 
 
@@ -93,24 +98,38 @@ _local = threading.local()
 
 
 @contextmanager
-def attending(configs: Sequence[Any], plan: Plan) -> Iterator[None]:
-    """In this thread, modules of `configs` attend by `plan`."""
-    before = [c._attn_implementation_internal for c in configs]
+def attending(plan: Plan) -> Iterator[None]:
+    """In this thread, models with `install`ed attention attend by `plan`.
+
+    Raises: ModelError: the model did not (somebody gave it another attention since), so what it computed is wrong.
+    """
     _local.plan = plan
-    for config in configs:
-        config._attn_implementation_internal = NAME
     try:
         yield
     finally:
         _local.plan = None
-        for config, name in zip(configs, before, strict=True):
-            config._attn_implementation_internal = name
+    if not plan.layers:
+        raise ModelError("the model's attention was replaced while the engine was using it")
 
 
-def attention_configs(model: torch.nn.Module) -> list[Any]:
-    """The configs that say how the language model's layers attend."""
-    found = [m.config for m in model.modules() if hasattr(m, "layer_idx") and hasattr(m, "num_key_value_groups")]
-    return list({id(c): c for c in found}.values())
+def install(model: torch.nn.Module) -> None:
+    """Let the language model attend by plans. Without a plan in its thread it attends as it did before, so a trainer may
+    go on using it. Nothing of this is saved with the checkpoint."""
+    modules: list[Any] = [m for m in model.modules() if hasattr(m, "layer_idx") and hasattr(m, "num_key_value_groups")]
+    for config in {id(m.config): m.config for m in modules}.values():
+        own = getattr(config, "_attn_implementation_internal", None) or "sdpa"
+        if not own.startswith(PREFIX):
+            AttentionInterface.register(PREFIX + own, partial(packed_attention, own))
+            AttentionMaskInterface.register(PREFIX + own, partial(_mask, own))
+            config._attn_implementation_internal = PREFIX + own
+
+
+def _mask(own: str, *args: Any, **kwargs: Any) -> Any:
+    return None if _plan() is not None else ALL_MASK_ATTENTION_FUNCTIONS[own](*args, **kwargs)
+
+
+def _plan() -> Plan | None:
+    return getattr(_local, "plan", None)
 
 
 class NoCache:
@@ -125,8 +144,15 @@ class NoCache:
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return 0
 
+    def get_query_offset(self, layer_idx: int = 0) -> int:
+        return 0
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
+        return query_length, 0
+
 
 def packed_attention(
+    own: str,
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -136,7 +162,12 @@ def packed_attention(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention interface: (1, heads, N, width) in, (1, N, heads, width) out."""
-    plan: Plan = _local.plan
+    plan = _plan()
+    if plan is None:
+        # Eager attention is not in the table; sdpa takes its masks and gives the same.
+        attention = ALL_ATTENTION_FUNCTIONS.get(own) or sdpa_attention_forward
+        return attention(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    plan.layers += 1
     if kwargs.get("sliding_window") or kwargs.get("softcap"):
         raise ModelError("models with sliding windows or capped scores are not supported by the engine")
     layer = int(module.layer_idx)  # pyright: ignore[reportArgumentType]
@@ -161,9 +192,6 @@ def packed_attention(
         sums.append(lse)
     out_HND = _join(outs, sums, plan.rows.to(q_HND.device), q_HND.shape[1]) if plan.joined else outs[0]
     return out_HND.transpose(0, 1).unsqueeze(0).contiguous(), None
-
-
-AttentionInterface.register(NAME, packed_attention)
 
 
 def _join(outs: list[torch.Tensor], sums: list[torch.Tensor], rows: torch.Tensor, n: int) -> torch.Tensor:
@@ -205,7 +233,8 @@ def _kernel(
     if q.shape[-1] == v.shape[-1]:
         if q.device.type == "cpu":
             return aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, scale=scale)
-        if q.device.type == "cuda" and q.dtype in (torch.float16, torch.bfloat16) and q.shape[-1] % 8 == 0 and q.shape[-1] <= 256:
+        half = q.dtype in (torch.float16, torch.bfloat16)
+        if q.device.type == "cuda" and half and q.shape[-1] % 8 == 0 and q.shape[-1] <= 256:
             out = aten._scaled_dot_product_flash_attention(q, k, v, 0.0, causal, False, scale=scale)
             return out[0], out[1][..., : q.shape[2]]
     return _plain(q, k, v, scale, causal)

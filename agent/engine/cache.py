@@ -12,14 +12,11 @@ they hold nothing but what can be computed again. `nbytes` counts the buffers as
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-
-from ...core.nouns import Frame
 
 GROW_TOKENS = 64
 
@@ -44,7 +41,9 @@ class LayerShape:
 class Node:
     """A run of tokens of one or more sequences. `length` tokens are computed; `keys[:length]` says which."""
 
-    __slots__ = ("busy", "capacity", "children", "keys", "layers", "length", "offset", "owner", "parent", "start", "used")
+    __slots__ = (
+        "__weakref__", "busy", "capacity", "children", "keys", "layers", "length", "offset", "owner", "parent", "start", "used",
+    )  # fmt: skip
 
     def __init__(self, parent: Node | None, offset: int) -> None:
         self.parent = parent
@@ -168,6 +167,8 @@ class PrefixTree:
 
     def clear(self) -> None:
         """Forget everything. No sequence may be running."""
+        for node in self._nodes():
+            node.layers = []  # the memory goes now, not when the garbage of the tree is collected
         self.root, self.nbytes = Node(None, 0), 0
 
     def __len__(self) -> int:
@@ -202,14 +203,3 @@ def common_prefix(a: np.ndarray, b: np.ndarray) -> int:
     differ = a[:n] != b[:n]
     first = int(differ.argmax())
     return first if differ[first] else n
-
-
-def context_keys(token_ids: Sequence[int], frames: Sequence[Frame], runs: Sequence[tuple[int, int]]) -> np.ndarray:
-    """What identifies each token of a context, (T,) int64: the token itself, or for a frame's placeholders
-    ((start, end) in `runs`) 62 bits of its pixel hash and size, plus the index within the frame."""
-    keys = np.array(token_ids, dtype=np.int64)
-    for frame, (start, end) in zip(frames, runs, strict=True):
-        digest = hashlib.blake2b(f"{frame.sha256} {frame.width} {frame.height}".encode(), digest_size=8).digest()
-        base = int.from_bytes(digest, "little") >> 2
-        keys[start:end] = -1 - (base + np.arange(end - start, dtype=np.int64))
-    return keys

@@ -127,7 +127,7 @@ def _load_model(checkpoint: str, source: str, where: Any, dtype: str, options: L
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_compute_dtype=compute,
-            llm_int8_skip_modules=["visual", "vision_model", "connector", "lm_head"],
+            llm_int8_skip_modules=[".*visual", ".*vision_model", ".*connector", "lm_head"],
         )
     if options.four_bit or not one_device:
         how["device_map"] = {"": where} if one_device else where

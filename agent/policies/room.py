@@ -135,4 +135,4 @@ def _hub_tensors(repo: str) -> list[Tensor]:
 
 
 def _gb(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"
+    return f"{size / 1e9:.1f} GB" if size >= 10**8 else f"{size / 1e6:.1f} MB"

@@ -92,14 +92,15 @@ class SmolVLMRenderer(ChatRenderer):
     def pixel_inputs(self, frames: Sequence[Frame], store: PixelSource) -> Tensor:
         """Tiles (sum of tiles, 3, S, S) float32 of at least one frame, by the checkpoint's own image processor.
 
-        An uncut frame is first brought to the size of the video processor, as a video's frame is.
+        An uncut frame is first brought to the size of a tile, as a video's frame is (`video_sampling.video_size` of the
+        published checkpoints; `video_processor.size` is the images' size there, which costs time and changes little).
         """
         import torch
 
         images = [[np.array(store.pixels(f))] for f in frames]  # copies: the store's own arrays are read-only
         how: dict[str, Any] = {"do_image_splitting": self.split, "do_pad": True}
         if not self.split:
-            how["size"] = self.processor.video_processor.size
+            how["size"] = dict(self.processor.image_processor.max_image_size)
         out = self.processor.image_processor(images=images, return_tensors="pt", input_data_format="channels_last", **how)
         # (F, most tiles, 3, S, S), padded at the end for frames of fewer tiles.
         return torch.cat([own[: self.tiles(f)] for f, own in zip(frames, out["pixel_values"], strict=True)])

@@ -53,7 +53,8 @@ def make_tokenizer(
     )
     tok.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=413 + len(specials), special_tokens=list(specials), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=413 + len(specials), special_tokens=list(specials), show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     tok.train_from_iterator(SAMPLE_TEXT, trainer)
     fast = PreTrainedTokenizerFast(tokenizer_object=tok, eos_token=eos, pad_token=pad)
@@ -75,7 +76,6 @@ def make_processor(template: str):
 
 
 def make_model(processor):
-    import torch
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
     tokenizer = processor.tokenizer

@@ -90,6 +90,10 @@ async def serving(script: Act):
     faults.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     try:
         yield faults
+        for _ in range(200):  # a client that hung up is noticed a moment later
+            if not faults.at_once:
+                break
+            await asyncio.sleep(0.01)
     finally:
         server.close()
 
@@ -98,7 +102,9 @@ def chunk(delta: Json | None = None, finish: str | None = None, **more: Any) -> 
     return {"choices": [{"index": 0, "delta": delta or {}, "finish_reason": finish, **more}]}
 
 
-async def say(exchange: Exchange, *pieces: str, calls: tuple[Json, ...] = (), finish: str = "stop", **usage: int) -> None:
+async def say(
+    exchange: Exchange, *pieces: str, calls: tuple[Json, ...] = (), finish: str = "stop", **usage: int
+) -> None:
     """A sound streamed reply."""
     await exchange.head(kind="text/event-stream")
     await exchange.event(chunk({"role": "assistant"}))

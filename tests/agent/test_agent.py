@@ -181,8 +181,8 @@ def test_many_episodes_at_once_do_not_mix(make, film, renderer):
 
 
 def test_models_that_cannot_be_had_are_refused_at_the_door(tmp_path, monkeypatch):
-    with pytest.raises(ModelError, match="later version"):
-        VideoAgent("http://localhost:8000/v1#m", home=tmp_path)
+    with pytest.raises(ModelError, match="which model of the server"):
+        VideoAgent("http://localhost:8000/v1", home=tmp_path)
     with pytest.raises(ModelError, match="no model there"):
         VideoAgent(str(tmp_path / "none"), home=tmp_path)
     monkeypatch.setattr("playhead.agent.video_agent.checkpoint_dir", lambda: tmp_path / "vlm")

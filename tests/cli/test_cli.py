@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 from playhead.cli import run
-from playhead.cli.note import WORLD_MARK, is_world_film
+from playhead.cli.note import is_world_film
 from playhead.cli.options import UsageProblem, parse_budget, parse_choices
 from playhead.core.budget import Budget
 from playhead.core.trajectory import write_trajectories
+from playhead.world.film import TAG
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +89,7 @@ def test_choices_in_words() -> None:
 
 def test_a_world_film_is_known_by_its_mark(tmp_path: Path) -> None:
     film = tmp_path / "film.mp4"
-    film.write_bytes(b"ftyp" + bytes(5 << 20) + WORLD_MARK)  # the header of an MP4 file may stand at its end
+    film.write_bytes(b"ftyp" + bytes(5 << 20) + TAG.encode())  # the header of an MP4 file may stand at its end
     assert is_world_film(film)
     film.write_bytes(b"ftyp" + bytes(100))
     assert not is_world_film(film)

@@ -61,6 +61,7 @@ def test_clocks_and_calls_in_words() -> None:
     calls = {
         ("temporal_zoom", '{"start_s": 64.0, "end_s": 75}'): "zoom: 1:04 to 1:15",
         ("temporal_zoom", '{"start_s": "soon", "end_s": 75}'): "temporal_zoom: soon, 75",
+        ("temporal_zoom", '{"start_s": NaN, "end_s": 75}'): "temporal_zoom: nan, 75",
         ("search_clips", '{"query": "red star", "k": 3}'): "search: red star",
         ("search_clips", "[1"): "search_clips [1",
         ("made_up", "[1]"): "made_up [1]",

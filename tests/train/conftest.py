@@ -1,5 +1,4 @@
 import pytest
-
 from playhead.agent.renderers.qwen3vl import Qwen3VLRenderer
 from playhead.train.embedded_model import build_processor, build_tokenizer
 

@@ -4,7 +4,6 @@ import re
 from collections import defaultdict
 
 import pytest
-
 from playhead.core.nouns import Answer
 from playhead.core.scoring import is_right, parse_spans
 from playhead.train.codes import decode_code

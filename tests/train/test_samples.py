@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-
 from playhead.core.errors import DataError
 from playhead.core.nouns import Completion, Frame, Task
 from playhead.core.trajectory import Trajectory, Turn

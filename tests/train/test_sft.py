@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 import torch
-
 from playhead.train.dream import Dreamer
 from playhead.train.embedded_model import build_config, build_model
 from playhead.train.examples import dream_example

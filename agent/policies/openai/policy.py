@@ -11,8 +11,8 @@ closes its connections, on which servers stop their work.
 Tokens. Without a tokenizer the agent's tokens are estimates (`text`) and trajectories say `exact=False`. With `renderer`, the
 renderer of the served checkpoint, a completion is token-exact when the server proves it: it returned token ids and log-probs
 (vLLM's `return_token_ids`), its prompt was token for token the agent's, pixels went losslessly, and the log-probs are those of
-the sampling temperature. `exact` is True when that held for at least one completion and has failed for none:
-a server cannot be believed beforehand.
+the sampling temperature. A server is not believed beforehand: each completion is judged, and one that is not exact
+makes its trajectory `exact=False`, and no other.
 """
 
 from __future__ import annotations
@@ -26,14 +26,13 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 
 from ....core.errors import ModelError, PlayheadError
 from ....core.nouns import Completion, FinishReason, Frame
 from ....core.policy import GenerateRequest, Renderer, Sampling
-from ...renderers.qwen3vl import PixelSource
+from ...renderers.chat import ChatRenderer, PixelSource
 from .reply import Reply
 from .server import Fault, Limits, Progress, Server
 from .text import TextRenderer
@@ -41,14 +40,6 @@ from .wire import HOSTED, Dialect, Writer
 
 _LOG = logging.getLogger("playhead")
 JPEG_QUALITY = 90
-
-
-class ChatRenderer(Renderer, Protocol):
-    """A renderer that can also guard text that a server will tokenise, and read sampled tokens without their end."""
-
-    def disarm(self, text: str) -> str: ...
-
-    def completion_text(self, token_ids: Sequence[int]) -> str: ...
 
 
 class OpenAIPolicy:
@@ -87,10 +78,9 @@ class OpenAIPolicy:
         self.dialect = dialect or (HOSTED if address.startswith("https://") else Dialect())
         self.inexact_because = "" if renderer is not None else "no tokenizer is at hand"
         self._asks_tokens = renderer is not None
-        self._proved = False
         self._scaled_logprobs = scaled_logprobs
         self._text = TextRenderer()
-        self._renderer: ChatRenderer = renderer or self._text
+        self._renderer: ChatRenderer | TextRenderer = renderer or self._text
         self._images: OrderedDict[str, str] = OrderedDict()
         self._image_bytes = image_bytes
         self._lock = threading.Lock()
@@ -113,8 +103,8 @@ class OpenAIPolicy:
 
     @property
     def exact(self) -> bool:
-        """Whether every completion so far was token-exact (see the module); `inexact_because` says why not."""
-        return self._proved and not self.inexact_because
+        """Whether completions can be exact; each says whether it is, and `inexact_because` why one was not."""
+        return self._asks_tokens
 
     async def generate(self, requests: Sequence[GenerateRequest]) -> list[Completion]:
         """One completion per request, in order; failures are completions with `FinishReason.ERROR`."""
@@ -141,12 +131,10 @@ class OpenAIPolicy:
 
     def _failed(self, why: str, started: float) -> Completion:
         text = self.server.hide(" ".join(why.split()))
-        return Completion(
-            token_ids=(), text=text, finish_reason=FinishReason.ERROR, wall_s=time.monotonic() - started
-        )
+        return Completion(token_ids=(), text=text, finish_reason=FinishReason.ERROR, wall_s=time.monotonic() - started)
 
     def _body(self, request: GenerateRequest) -> bytes:
-        body = Writer(self.dialect, self._image, self._renderer.disarm).body(request, self.model)
+        body = Writer(self.dialect, self._renderer, self._image).body(request, self.model)
         if self._asks_tokens:
             body |= {"return_token_ids": True, "logprobs": True}
         return json.dumps(body, separators=(",", ":")).encode()
@@ -159,9 +147,10 @@ class OpenAIPolicy:
         if request.messages and request.messages[-1].role == "assistant" and not self.dialect.prefill:
             text = _after_opening(text)
         hidden = self.server.hide(text)
-        if ids or hidden or reply.calls:
-            self._judge(self._doubt(request, reply) or ("" if hidden == text else "the server echoed the key"))
-        if not self.exact:
+        doubt = "the server echoed the key" if hidden != text else self._doubt(request, reply)
+        if doubt:
+            if ids or text:
+                self._remember(doubt)
             logprobs = ()
             if not ids or hidden != text or not self._asks_tokens:
                 ids = self._estimate(hidden, reply)
@@ -173,6 +162,7 @@ class OpenAIPolicy:
             prefill_tokens=max(0, (reply.prompt_tokens or len(request.token_ids)) - reply.cached_tokens),
             reused_tokens=reply.cached_tokens,
             wall_s=time.monotonic() - started,
+            exact=not doubt,
         )
 
     def _estimate(self, text: str, reply: Reply) -> tuple[int, ...]:
@@ -181,21 +171,23 @@ class OpenAIPolicy:
         ended = reply.finish is not None  # an empty reply that ended is an empty turn, not a missing one
         return self._text.spread(text, reply.sampled_tokens or len(self._text.encode(text)) or int(ended))
 
-    def _judge(self, doubt: str) -> None:
-        """Keep whether everything was exact so far; say once why it is not."""
-        if not doubt:
-            self._proved = True
-        elif not self.inexact_because:
+    def _remember(self, doubt: str) -> None:
+        """Say the first time why a completion is not exact: a server that was set up for it should be."""
+        if not self.inexact_because:
             self.inexact_because = doubt
-            _LOG.warning("%s: trajectories are not token-exact: %s", self.name, doubt)
+            _LOG.warning("%s: a completion is not token-exact: %s", self.name, doubt)
 
     def _doubt(self, request: GenerateRequest, reply: Reply) -> str:
         """Why the completion is not token-exact; "" when it is."""
+        if not self._asks_tokens:
+            return "no tokenizer is at hand"
         theirs, ours = reply.prompt_token_ids, request.token_ids
         if not reply.token_ids or not theirs:
             return "the server returned no token ids"
         if tuple(theirs) != ours:
-            at = next((i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b), min(len(theirs), len(ours)))
+            at = next(
+                (i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b), min(len(theirs), len(ours))
+            )
             return f"the server's prompt ({len(theirs)} tokens) differs from the agent's ({len(ours)}) at token {at}"
         if len(reply.logprobs) != len(reply.token_ids):
             return f"the server returned {len(reply.logprobs)} log-probs for {len(reply.token_ids)} tokens"

@@ -36,6 +36,8 @@ AGAIN = frozenset({408, 409, 425, 429})
 SHORTEST_KEY = 8
 """Shorter ones are placeholders ("EMPTY"); taking them out of texts would only spoil the texts."""
 HIDDEN = "[key]"
+DRAIN_S = 1.0
+"""How long a stream may go on after the model has finished: read to its end, its connection serves the next request."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +46,8 @@ class Limits:
 
     connect_s: float = 10.0
     first_byte_s: float = 120.0
-    """From the request to the first byte of the reply's body: the server's queue and the prompt."""
+    """From the request to the first byte of the reply's body: the server's queue and the prompt. Without streaming: to the
+    whole reply."""
     idle_s: float = 60.0
     """Between two bytes of a reply."""
     request_s: float = 600.0
@@ -89,7 +92,9 @@ class Server:
         except ValueError:
             raise ModelError(f"{address}: not an address; write http://HOST:PORT/v1#MODEL") from None
         if parts.username or parts.password or parts.query:
-            raise ModelError(f"http://{host}: put no password or query into the address; the key is read from PLAYHEAD_API_KEY")
+            raise ModelError(
+                f"http://{host}: put no password or query into the address; the key is read from PLAYHEAD_API_KEY"
+            )
         if parts.scheme not in ("http", "https") or not host:
             raise ModelError(f"{address}: not an address; write http://HOST:PORT/v1#MODEL")
         self.address = address.rstrip("/")
@@ -126,17 +131,14 @@ class Server:
         return text.replace(self._key, HIDDEN) if len(self._key) >= SHORTEST_KEY else text
 
     async def _once(self, client: httpx.AsyncClient, body: bytes, reply: Reply) -> None:
+        """One try; what comes is in `reply`. Once the model has finished, nothing that goes wrong afterwards matters."""
         import httpx
 
-        loop = asyncio.get_running_loop()
-        headers = {"Content-Type": "application/json", "Accept": "text/event-stream, application/json"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
         began = False
         try:
             async with asyncio.timeout(self.limits.first_byte_s) as clock:
                 async with client.stream(
-                    "POST", f"{self.address}/chat/completions", content=body, headers=headers
+                    "POST", f"{self.address}/chat/completions", content=body, headers=self._headers()
                 ) as response:
                     if response.status_code != 200:
                         raise await _refusal(response)
@@ -145,18 +147,14 @@ class Server:
                         nonlocal began
                         async for chunk in response.aiter_bytes():
                             began = True
-                            clock.reschedule(loop.time() + self.limits.idle_s)
                             yield chunk
+                            patience = self.limits.idle_s if reply.finish is None else DRAIN_S
+                            clock.reschedule(asyncio.get_running_loop().time() + patience)
 
                     await _read(heard(), reply, streamed="event-stream" in response.headers.get("content-type", ""))
-        except TimeoutError:
-            waited = self.limits.idle_s if began else self.limits.first_byte_s
-            what = "the reply stopped" if began else "no reply"
-            raise Fault(f"{what} for {waited:g} s", again=True) from None
-        except httpx.ConnectError:
-            raise Fault(f"no server answers at {self.address}", again=True) from None
-        except httpx.TransportError as error:
-            raise Fault(f"the connection broke ({type(error).__name__})", again=True) from None
+        except (TimeoutError, httpx.TransportError) as error:
+            if reply.finish is None:
+                raise Fault(self._broken(error, began), again=True) from None
         except Malformed as error:
             raise Fault(f"the reply is malformed: {error}", again=True) from None
         except ServerSaid as error:
@@ -164,6 +162,23 @@ class Server:
             raise Fault(f"the server failed: {error}", again=again) from None
         if reply.finish is None:
             raise Fault("the reply was cut short", again=True)
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Content-Type": "application/json", "Accept": "text/event-stream, application/json"}
+        return headers | {"Authorization": f"Bearer {self._key}"} if self._key else headers
+
+    def _broken(self, error: Exception, began: bool) -> str:
+        import httpx
+
+        if isinstance(error, TimeoutError):
+            return (
+                f"the reply stopped for {self.limits.idle_s:g} s"
+                if began
+                else f"no reply for {self.limits.first_byte_s:g} s"
+            )
+        if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
+            return f"no server answers at {self.address}"
+        return f"the connection broke ({type(error).__name__})"
 
     def _pause(self, attempt: int, after_s: float | None) -> float:
         """Seconds to wait: what the server asked for, else backoff; jitter is added, so that many clients do not come back
@@ -226,9 +241,7 @@ async def _read(chunks: AsyncIterator[bytes], reply: Reply, *, streamed: bool) -
         reply.add(b"".join([chunk async for chunk in chunks]))
         return
     async for data in events(chunks):
-        if data == b"[DONE]":
-            return
-        if data:
+        if data not in (b"", b"[DONE]"):
             reply.add(data)
 
 

@@ -21,6 +21,7 @@ from ...renderers.parsing import parse
 FRAME = 0
 """The pseudo token of a frame; the number of an empty text is 1, so no text is ever 0."""
 BYTES_PER_TOKEN = 4
+MOST_BYTES = 7
 PIXELS_PER_SIDE = 32
 MESSAGE_END = "\n"
 
@@ -42,10 +43,10 @@ class TextRenderer:
         return self.spread(text, -(-len(_bytes(text)) // BYTES_PER_TOKEN))
 
     def spread(self, text: str, count: int) -> tuple[int, ...]:
-        """`text` as exactly `count` pseudo tokens (at least one when there is text), as even as can be: for a server that says
-        how many tokens it sampled."""
+        """`text` as `count` pseudo tokens, as even as can be, for a server that says how many it sampled. More where a token
+        would have to hold over seven bytes: they are saved as numbers of 64 bits."""
         raw = _bytes(text)
-        count = max(count, 1 if raw else 0)
+        count = max(count, -(-len(raw) // MOST_BYTES))
         edges = [len(raw) * i // count for i in range(count + 1)] if count else []
         return tuple(int.from_bytes(b"\x01" + raw[a:b]) for a, b in pairwise(edges))
 
@@ -66,6 +67,10 @@ class TextRenderer:
     def frame_tokens(self, frame: Frame) -> int:
         return -(-frame.width // PIXELS_PER_SIDE) * -(-frame.height // PIXELS_PER_SIDE)
 
+    def stamp(self, t_s: float) -> str:
+        """The time of a frame, as Qwen3-VL writes it and any model can read it."""
+        return f"<{t_s:.1f} seconds>"
+
     def disarm(self, text: str) -> str:
         """`text` with everything that looks like a control token broken by a space after its first character."""
         return CONTROL.sub(lambda m: f"{m[0][0]} {m[0][1:]}", text)
@@ -76,7 +81,7 @@ class TextRenderer:
             ids += self.encode(f"{message.role}{MESSAGE_END}")
             for part in message.content:
                 if isinstance(part, Frame):
-                    ids += [*self.encode(f"<{part.timestamp_s:.1f} seconds>"), *[FRAME] * self.frame_tokens(part)]
+                    ids += [*self.encode(self.stamp(part.timestamp_s)), *[FRAME] * self.frame_tokens(part)]
                     frames.append(part)
                 else:
                     ids += self.encode(part)

@@ -21,22 +21,17 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import groupby, takewhile
 from typing import Any, Literal
 
 from ....core.nouns import Frame, Message, Part, ToolCall, ToolSpec
 from ....core.policy import GenerateRequest
+from ...renderers.chat import ChatRenderer
 from ...renderers.parsing import parse
+from ...renderers.preamble import tool_preamble, tool_responses
+from .text import TextRenderer
 
 Json = dict[str, Any]
-
-PREAMBLE = (
-    "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
-    "You are provided with function signatures within <tools></tools> XML tags:\n<tools>{tools}\n</tools>\n\n"
-    "For each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:\n"
-    '<tool_call>\n{{"name": <function-name>, "arguments": <args-json-object>}}\n</tool_call>'
-)
-"""How Qwen's templates describe tools: the form that models of many families know."""
 
 ANSWER_IN_WORDS = (
     "Time is up. Answer now with what you have seen, without calling tools, in exactly this form:\n"
@@ -75,11 +70,12 @@ HOSTED = Dialect(tool_frames="user", image_format="jpeg")
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """Writes messages in a dialect; `image(frame)` is the frame's base64, `disarm(text)` breaks control tokens."""
+    """Writes messages in a dialect. `image(frame)` is the frame's base64; the renderer says how its family writes the
+    time of a frame, and what outside text must not contain."""
 
     dialect: Dialect
+    renderer: ChatRenderer | TextRenderer
     image: Callable[[Frame], str]
-    disarm: Callable[[str], str]
 
     def body(self, request: GenerateRequest, model: str) -> Json:
         """The request as JSON. `n` is never sent: many servers ignore it, so K samples are K requests."""
@@ -132,7 +128,8 @@ class Writer:
                 results = list(takewhile(lambda m: m.role == "tool", messages[at:]))
                 calls = parse(message.text, turn).tool_calls
                 turn += 1
-                if calls and len(calls) == len(results):  # servers refuse calls without results, and results without calls
+                # Servers refuse calls without results, and results without calls.
+                if calls and len(calls) == len(results):
                     out += [_called(message.text, calls), *self._results(calls, results)]
                     at += len(results)
                     continue
@@ -145,7 +142,7 @@ class Writer:
         for call, result in zip(calls, results, strict=True):
             if self.dialect.tool_frames == "user":
                 shown += result.frames
-                content: Any = self.disarm(result.text)
+                content: Any = self.renderer.disarm(result.text)
             else:
                 content = _simple(self._parts(result.content))
             out.append({"role": "tool", "tool_call_id": call.id, "content": content})
@@ -164,21 +161,17 @@ class Writer:
     def _text(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> list[Json]:
         out: list[Json] = []
         if tools:
-            told = PREAMBLE.format(tools="".join("\n" + json.dumps(self._tool(t), ensure_ascii=False) for t in tools))
+            told = tool_preamble([self._tool(t) for t in tools])
             if messages and messages[0].role == "system":
-                told = f"{self.disarm(messages[0].text)}\n\n{told}"
+                told = f"{self.renderer.disarm(messages[0].text)}\n\n{told}"
                 messages = messages[1:]
             out.append({"role": "system", "content": told})
-        before = ""
-        for message in messages:
-            if message.role != "tool":
-                out.append(self._plain(message))
+        for role, same in groupby(messages, key=lambda m: m.role):
+            if role == "tool":
+                results: Any = tool_responses([self._parts(m.content) for m in same])
+                out.append({"role": "user", "content": _simple(_merged(results))})
             else:
-                parts = [_said("<tool_response>\n"), *self._parts(message.content), _said("\n</tool_response>")]
-                if before == "tool":
-                    parts = [*out.pop()["content"], _said("\n"), *parts]
-                out.append({"role": "user", "content": _merged(parts)})
-            before = message.role
+                out += map(self._plain, same)
         return out
 
     # Parts.
@@ -187,15 +180,18 @@ class Writer:
         out: list[Json] = []
         for run in _runs(parts):
             if isinstance(run, str):
-                out.append(_said(self.disarm(run)))
+                out.append(_said(self.renderer.disarm(run)))
             elif self.dialect.frames == "video" and len(run) > 1:
                 frames = ",".join(self.image(f) for f in run)
-                out.append(_said("".join(map(_time, run))))
+                out.append(_said("".join(self.renderer.stamp(f.timestamp_s) for f in run)))
                 out.append({"type": "video_url", "video_url": {"url": f"data:video/jpeg;base64,{frames}"}})
             else:
                 for frame in run:
                     url = f"data:image/{self.dialect.image_kind};base64,{self.image(frame)}"
-                    out += [_said(_time(frame)), {"type": "image_url", "image_url": {"url": url}}]
+                    out += [
+                        _said(self.renderer.stamp(frame.timestamp_s)),
+                        {"type": "image_url", "image_url": {"url": url}},
+                    ]
         return _merged(out)
 
     def _tool(self, spec: ToolSpec) -> Json:
@@ -204,9 +200,9 @@ class Writer:
 
     def _disarmed(self, value: Any) -> Any:
         if isinstance(value, str):
-            return self.disarm(value)
+            return self.renderer.disarm(value)
         if isinstance(value, dict):
-            return {self.disarm(k): self._disarmed(v) for k, v in value.items()}
+            return {self.renderer.disarm(k): self._disarmed(v) for k, v in value.items()}
         return [self._disarmed(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
@@ -216,9 +212,7 @@ def _called(text: str, calls: Sequence[ToolCall]) -> Json:
     return {
         "role": "assistant",
         "content": CALL_TEXT.sub("", text).strip(),
-        "tool_calls": [
-            {"id": c.id, "type": "function", "function": f} for c, f in zip(calls, functions, strict=True)
-        ],
+        "tool_calls": [{"id": c.id, "type": "function", "function": f} for c, f in zip(calls, functions, strict=True)],
     }
 
 
@@ -253,10 +247,6 @@ def _runs(parts: Sequence[Part]) -> list[str | list[Frame]]:
         else:
             runs.append([part])
     return runs
-
-
-def _time(frame: Frame) -> str:
-    return f"<{frame.timestamp_s:.1f} seconds>"
 
 
 def _said(text: str) -> Json:

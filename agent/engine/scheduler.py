@@ -1,0 +1,361 @@
+"""The engine: agents await `generate`; one thread per model gathers what they ask into ragged batches.
+
+The thread works in passes. Between two passes sequences join and leave (continuous batching): each pass takes the next token
+of every sequence that is sampling, and up to `prefill_tokens` tokens of contexts not computed yet. It starts with the first
+request and ends when there has been none for a while.
+
+- A new context begins at the longest prefix of it that any cache holds (`cache.py`). A request whose context shares more with
+  one that is being computed right now waits for that: N samples of one prompt prefill it once.
+- Frames are encoded once by content (`vision.py`).
+- Caches stay within `cache_bytes`: unused ones go first, longest unused first; then the youngest sequences are put back and
+  computed again later. A single sequence larger than the budget runs alone, and is dropped afterwards.
+- A request's seed, time limit, cancellation and failure are its own. A pass that fails is repeated sequence by sequence, and
+  those that fail again end in `FinishReason.ERROR`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from weakref import WeakValueDictionary
+
+import torch
+
+from ...core.errors import ModelError
+from ...core.nouns import Completion, FinishReason
+from ...core.policy import GenerateRequest
+from ..families.contract import ModelFamily
+from ..renderers.chat import ChatRenderer, PixelSource
+from .cache import GROW_TOKENS, Node, PrefixTree, common_prefix
+from .context import Context
+from .job import Job
+from .sample import draw
+from .step import Stepper, Take
+from .vision import VisionCache, frame_key
+
+LINGER_S = 1.0
+"""How long the thread waits for another request before it ends."""
+
+
+class Engine:
+    """Runs requests through one model.
+
+    Args:
+        cache_bytes: bound for the attention caches of all sequences together.
+        vision_bytes: bound for the vision features kept.
+        max_batch: sequences under way at once.
+        prefill_tokens: tokens of unfinished contexts in one pass; more is faster, fewer lets others sample meanwhile.
+    """
+
+    def __init__(
+        self,
+        family: ModelFamily,
+        renderer: ChatRenderer,
+        store: PixelSource,
+        *,
+        cache_bytes: int = 1 << 30,
+        vision_bytes: int = 256 << 20,
+        max_batch: int = 64,
+        prefill_tokens: int = 1024,
+    ) -> None:
+        self._family, self._renderer = family, renderer
+        self._stepper = Stepper(family)
+        self.vision = VisionCache(lambda frames: family.encode(frames, store), vision_bytes)
+        self.tree: PrefixTree | None = None
+        self.version = 0
+        self.passes = 0
+        self._cache_bytes, self._max_batch, self._prefill_tokens = cache_bytes, max_batch, prefill_tokens
+        self._suppressed = torch.tensor(renderer.suppressed_token_ids, dtype=torch.long, device=family.device)
+        self._stops = frozenset(renderer.stop_token_ids)
+        self._waiting: deque[Job] = deque()
+        self._running: list[Job] = []
+        """In the order in which they were admitted."""
+        self._tails: WeakValueDictionary[str, Node] = WeakValueDictionary()
+        """Where the sequence of a session ended last."""
+        self._arrived = threading.Condition()
+        self._inbox: list[Job | str] = []
+        self._thread: threading.Thread | None = None
+        self._busy = threading.Lock()
+
+    # The door, on the event loop's thread.
+
+    async def generate(self, requests: Sequence[GenerateRequest]) -> list[Completion]:
+        """One completion per request, in order. When the awaiting task is cancelled, its sequences leave the batch."""
+        jobs = [Job(request) for request in requests]
+        self._submit(*jobs)
+        try:
+            return list(await asyncio.gather(*(job.future for job in jobs)))
+        finally:
+            for job in jobs:
+                job.cancelled = True  # of no effect on a job that has ended
+
+    def forget(self, session: str) -> None:
+        """The trajectory is over: its cache is the first to go when room is needed."""
+        self._submit(session)
+
+    def weights_changed(self) -> None:
+        """Drop everything computed with the old weights. Requests under way begin again, so that a completion is of one
+        version; `policy_version` says which."""
+        with self._busy:
+            self.version += 1
+            for job in reversed(self._running):
+                self._put_back(job)
+            for job in self._waiting:
+                job.restart()
+                job.features.clear()
+            self._forget_all()
+
+    def _submit(self, *items: Job | str) -> None:
+        with self._arrived:
+            self._inbox += items
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="playhead-engine", daemon=True)
+                self._thread.start()
+            self._arrived.notify()
+
+    # The engine's thread.
+
+    def _work(self) -> None:
+        while True:
+            with self._arrived:
+                if not (self._inbox or self._running or self._waiting):
+                    self._arrived.wait(LINGER_S)
+                    if not self._inbox:
+                        self._thread = None
+                        return
+                items, self._inbox = self._inbox, []
+            with self._busy, torch.inference_mode():
+                try:
+                    self._turn(items)
+                except Exception as error:  # ours: nobody may be left waiting for it
+                    for job in (*self._running, *self._waiting, *(i for i in items if isinstance(i, Job))):
+                        job.resolve(job.failed(error, self.version))
+                    self._running.clear()
+                    self._waiting.clear()
+                    self._forget_all()
+
+    def _turn(self, items: Sequence[Job | str]) -> None:
+        """Let requests in, run one pass, let those that ended out."""
+        if self.tree is None:
+            self.tree = PrefixTree(self._stepper.cache_shapes(), self._cache_bytes)
+        for item in items:
+            if isinstance(item, str):
+                self._cool(item)
+            else:
+                self._enter(item)
+        self._sweep()
+        self._admit()
+        takes = self._with_features(self._fitting(self._next_tokens()))
+        if takes:
+            self._pass(takes)
+        if not self._running:
+            self.tree.make_room(0)
+
+    def _enter(self, job: Job) -> None:
+        request = job.request
+        try:
+            job.context = Context(request.token_ids, request.frames, self._renderer, self._family)
+            if not len(job.context):
+                raise ModelError("a request needs at least one token of context")
+        except Exception as error:  # whatever a renderer says of this request is its own
+            job.resolve(job.failed(error, self.version))
+            return
+        if request.sampling.max_tokens > 0:
+            self._waiting.append(job)
+        else:
+            job.resolve(job.finished(FinishReason.LENGTH, "", self.version))
+
+    def _sweep(self) -> None:
+        """Let go of what nobody awaits, and of what is out of time."""
+        now = time.monotonic()
+        for job in [*self._running, *self._waiting]:
+            if job.cancelled or job.future.cancelled():
+                self._leave(job)
+            elif now > job.deadline:
+                self._end(job, FinishReason.TIMEOUT)
+
+    def _admit(self) -> None:
+        """Let waiting requests in, in order, while there is room; those that wait for another's prefix keep their place."""
+        for job in list(self._waiting):
+            if len(self._running) >= self._max_batch:
+                return
+            if self._blocked(job):
+                continue
+            if not self._claim(job):
+                return
+            self._waiting.remove(job)
+            self._running.append(job)
+
+    def _blocked(self, job: Job) -> bool:
+        """Another sequence is about to compute a longer prefix of this context than any cache holds."""
+        if job.blocker is not None:
+            other, shared = job.blocker
+            if other.node is not None and other.done < shared:
+                return True
+            job.blocker = None
+        assert self.tree is not None
+        keys = job.keys(0, job.length - 1)
+        held = -1
+        for other in self._running:
+            if other.length - other.done <= 1:
+                continue
+            shared = common_prefix(keys, other.prompt.keys_T)
+            if held < 0:
+                node, taken = self.tree.match(keys)
+                held = node.start + taken
+            if shared > held and other.done < shared:
+                job.blocker = (other, shared)
+                return True
+        return False
+
+    def _claim(self, job: Job) -> bool:
+        """Give the job its node, with room for what is to compute; False when it has to wait for room."""
+        assert self.tree is not None
+        # The last token is computed in any case: its logits are wanted.
+        node = self.tree.claim(job.keys(0, job.length - 1), job)
+        tokens = job.length - node.end + min(job.request.sampling.max_tokens, GROW_TOKENS)
+        if not self.tree.make_room(self.tree.missing_bytes(node, tokens)) and self._running:
+            self.tree.release(node)
+            return False
+        self.tree.reserve(node, tokens)
+        job.node = node
+        if job.reused is None:
+            job.reused = node.end
+        return True
+
+    def _next_tokens(self) -> list[Take]:
+        takes, left = [], self._prefill_tokens
+        for job in self._running:
+            missing = job.length - job.done
+            tokens = 1 if missing == 1 else min(missing, left)
+            left -= tokens if missing > 1 else 0
+            if tokens:
+                takes.append(Take(job, tokens))
+        return takes
+
+    def _fitting(self, takes: Sequence[Take]) -> list[Take]:
+        """Those takes for which there is memory: older sequences first, at the cost of younger ones."""
+        assert self.tree is not None
+        fitting = []
+        for take in takes:
+            job = take.job
+            if job.node is None:
+                continue
+            need = self.tree.missing_bytes(job.node, take.tokens)
+            while need and not self.tree.make_room(need) and self._running[-1] is not job:
+                self._put_back(self._running[-1])
+            if need and not self.tree.make_room(need) and self._running[0] is not job:
+                self._put_back(job)
+                continue
+            self.tree.reserve(job.node, take.tokens)
+            fitting.append(take)
+        return fitting
+
+    def _with_features(self, takes: Sequence[Take]) -> list[Take]:
+        """Those takes whose frames have features; a request whose frames cannot be encoded ends here."""
+        wanted = {}
+        for take in takes:
+            job = take.job
+            shown = {i for i, _, _ in job.prompt.shown(job.done, job.done + take.tokens)}
+            job.features = {i: f for i, f in job.features.items() if i in shown}
+            wanted[job] = [i for i in sorted(shown) if i not in job.features]
+        try:
+            self._encode(wanted)
+        except Exception:
+            good = []
+            for take in takes:
+                try:
+                    self._encode({take.job: wanted[take.job]})
+                    good.append(take)
+                except Exception as error:  # this request's frames, so this request's failure
+                    self._fail(take.job, error)
+            return good
+        return list(takes)
+
+    def _encode(self, wanted: dict[Job, list[int]]) -> None:
+        frames = [job.prompt.frames[i] for job, indices in wanted.items() for i in indices]
+        if not frames:
+            return
+        found = self.vision.get(frames)
+        for job, indices in wanted.items():
+            for i in indices:
+                job.features[i] = found[frame_key(job.prompt.frames[i])]
+
+    def _pass(self, takes: Sequence[Take]) -> None:
+        try:
+            self.passes += 1
+            logits_CV = self._stepper.run(takes)
+        except Exception as error:
+            if len(takes) == 1:
+                self._fail(takes[0].job, error)
+                return
+            for take in takes:
+                self._pass([take])
+            return
+        complete = [t.job for t in takes if t.completes]
+        assert self.tree is not None
+        for take in takes:
+            job = take.job
+            assert job.node is not None
+            self.tree.append(job.node, job.keys(job.done, job.done + take.tokens))
+        if logits_CV is not None:
+            self._sample(complete, logits_CV)
+
+    def _sample(self, jobs: Sequence[Job], logits_CV: torch.Tensor) -> None:
+        samplings = [job.request.sampling for job in jobs]
+        drawn = draw(logits_CV, samplings, [job.generator for job in jobs], self._suppressed)
+        for job, one in zip(jobs, drawn, strict=True):
+            if isinstance(one, ModelError):
+                self._fail(job, one)
+                continue
+            token, logprob = one
+            job.sampled.append(token)
+            job.logprobs.append(logprob)
+            if token in self._stops:
+                self._end(job, FinishReason.STOP)
+            elif len(job.sampled) >= job.request.sampling.max_tokens:
+                self._end(job, FinishReason.LENGTH)
+
+    # Leaving.
+
+    def _end(self, job: Job, reason: FinishReason) -> None:
+        self._leave(job)
+        job.resolve(job.finished(reason, self._renderer.completion_text(job.sampled), self.version))
+
+    def _fail(self, job: Job, error: BaseException) -> None:
+        self._leave(job)
+        job.resolve(job.failed(error, self.version))
+
+    def _leave(self, job: Job) -> None:
+        job.features.clear()
+        if job in self._waiting:
+            self._waiting.remove(job)
+            return
+        self._running.remove(job)
+        node, job.node = job.node, None
+        if node is not None and self.tree is not None:
+            self.tree.release(node)
+            if node.length:
+                self._tails[job.request.session] = node
+
+    def _put_back(self, job: Job) -> None:
+        """Stop computing a sequence for now. What was sampled stays sampled; the cache becomes one that can be dropped."""
+        assert self.tree is not None and job.node is not None
+        self._running.remove(job)
+        self.tree.release(job.node, cold=True)
+        job.node = None
+        self._waiting.appendleft(job)
+
+    def _cool(self, session: str) -> None:
+        node = self._tails.pop(session, None)
+        if node is not None:
+            node.used = 0
+
+    def _forget_all(self) -> None:
+        if self.tree is not None:
+            self.tree.clear()
+        self._tails.clear()
+        self.vision.clear()

@@ -1,0 +1,184 @@
+"""The engine changes the work, never the result: reuse, forks, ragged batches and eviction against a full recompute."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Sequence
+
+import pytest
+from playhead.agent.prompts import first_messages
+from playhead.core.nouns import FinishReason, Frame, Message
+from playhead.core.policy import GenerateRequest, Sampling
+
+torch = pytest.importorskip("torch")
+
+
+def frame(t: float, width: int = 64, height: int = 64) -> Frame:
+    return Frame(video_id="v", timestamp_s=t, sha256=f"{int(t * 1000):016x}", width=width, height=height)
+
+
+class Bench:
+    """A loaded model, its renderer, and engines around them."""
+
+    def __init__(self, folder, store) -> None:
+        from playhead.agent.families import family_of
+        from playhead.agent.policies.loading import LoadOptions, load_checkpoint
+
+        self.model, self.renderer = load_checkpoint(str(folder), "cpu", LoadOptions())
+        self.model.eval()
+        self.family, self.store = family_of(self.model, self.renderer), store
+
+    def engine(self, **limits):
+        from playhead.agent.engine.scheduler import Engine
+
+        return Engine(self.family, self.renderer, self.store, **limits)
+
+    def opening(self, frames: Sequence[Frame] = (), question: str = "What?", session="s", **sampling) -> GenerateRequest:
+        messages = first_messages(100.0, tuple(frames), question)
+        start = self.renderer.start(messages, ())
+        return GenerateRequest(
+            session=session, token_ids=start.token_ids, frames=start.frames, messages=messages, sampling=Sampling(**sampling)
+        )
+
+    def follow(self, request: GenerateRequest, said, *content) -> GenerateRequest:
+        new = self.renderer.extend(said.token_ids, [Message(role="user", content=content)])
+        ids = request.token_ids + said.token_ids + new.token_ids
+        return dataclasses.replace(request, token_ids=ids, frames=request.frames + new.frames)
+
+    def full_logits(self, ids: Sequence[int], frames: Sequence[Frame]):
+        """(T, V), by the model's own forward over everything at once."""
+        row = torch.tensor([ids])
+        given = {"input_ids": row, "attention_mask": torch.ones_like(row)}
+        pixels = self.renderer.pixel_inputs(frames, self.store)
+        if isinstance(pixels, tuple):
+            given |= {"pixel_values": pixels[0], "image_grid_thw": pixels[1]}
+            given["mm_token_type_ids"] = (row == self.renderer.image_token_id).int()
+            self.model.model.rope_deltas = None
+        else:
+            given["pixel_values"] = pixels[None]
+        with torch.no_grad():
+            return self.model(**given).logits[0]
+
+    def error(self, request: GenerateRequest, said) -> float:
+        """Largest difference of a completion's log-probs from a full recompute; with greedy sampling, tokens must agree."""
+        n, temperature = len(said.token_ids), request.sampling.temperature
+        logits = self.full_logits(request.token_ids + said.token_ids, request.frames)[-n - 1 : -1]
+        expected = torch.log_softmax(logits / (temperature or 1.0), -1)
+        if not temperature:
+            allowed = expected.index_fill(1, torch.tensor(self.renderer.suppressed_token_ids), float("-inf"))
+            assert allowed.argmax(-1).tolist() == list(said.token_ids)
+        chosen = expected.gather(1, torch.tensor(said.token_ids)[:, None])[:, 0]
+        return float((chosen - torch.tensor(said.logprobs)).abs().max())
+
+
+@pytest.fixture(scope="module")
+def any_bench(family, store) -> Bench:
+    return Bench(family.folder, store)
+
+
+@pytest.fixture(scope="module")
+def bench(checkpoint, store) -> Bench:
+    return Bench(checkpoint, store)
+
+
+async def episode(bench: Bench, engine, k: int, turns: int = 5) -> list:
+    """(request, completion) of each turn; even episodes are greedy, all begin with the same frames."""
+    request = bench.opening(
+        [frame(1), frame(2, 90, 64)], f"What is {k}?", session=f"e{k}", temperature=0.8 * (k % 2), max_tokens=5 + k, seed=k
+    )
+    done = []
+    for turn in range(turns):
+        (said,) = await engine.generate([request])
+        done.append((request, said))
+        request = bench.follow(request, said, "Look: ", frame(10 + turn + 100 * k), " and ", frame(50 + turn, 64, 96), "?")
+    return done
+
+
+@pytest.mark.parametrize(("budget", "prefill"), [(1 << 30, 1024), (90_000, 1024), (1, 23)])
+def test_five_turns_with_new_frames_equal_a_full_recompute(any_bench, budget, prefill):
+    engine = any_bench.engine(cache_bytes=budget, vision_bytes=budget, prefill_tokens=prefill)
+
+    async def together():
+        return await asyncio.gather(*(episode(any_bench, engine, k) for k in range(3)))
+
+    episodes = asyncio.run(together())
+    for turns in episodes:
+        for before, (request, said) in zip([None, *turns], turns, strict=False):
+            assert said.finish_reason in (FinishReason.LENGTH, FinishReason.STOP), said.text
+            assert any_bench.error(request, said) <= 1e-4
+            assert said.prefill_tokens + said.reused_tokens == len(request.token_ids)
+            if budget > 1 << 20 and before is not None:  # all but the last sampled token was there
+                assert said.reused_tokens == len(before[0].token_ids + before[1].token_ids) - 1
+    if budget > 1 << 20:
+        assert engine.vision.encoded == len({f.sha256 for t in episodes for f in t[-1][0].frames})
+        assert sum(t[0][1].reused_tokens > 20 for t in episodes) == 2  # the frames at the start were prefilled once
+    else:
+        assert engine.tree is not None and engine.tree.nbytes <= budget
+
+
+def test_samples_of_one_prompt_prefill_it_once(bench):
+    request = bench.opening([frame(1), frame(2)], temperature=1.0, max_tokens=10)
+    n = len(request.token_ids)
+    requests = [
+        dataclasses.replace(request, session=f"s{i}", sampling=dataclasses.replace(request.sampling, seed=i))
+        for i in range(8)
+    ]
+    engine = bench.engine()
+    said = asyncio.run(engine.generate(requests))
+    assert sum(s.prefill_tokens for s in said) == n + 7
+    assert engine.vision.encoded == 2
+    assert max(bench.error(r, s) for r, s in zip(requests, said, strict=True)) <= 1e-4
+    alone = [asyncio.run(bench.engine().generate([r]))[0] for r in requests]
+    assert [a.token_ids for a in alone] == [s.token_ids for s in said]
+    assert len({s.token_ids for s in said}) > 1
+
+
+def test_a_branch_reuses_its_parent_and_leaves_it_alone(bench):
+    engine = bench.engine()
+
+    async def tree():
+        request = bench.opening([frame(1)], max_tokens=8)
+        (said,) = await engine.generate([request])
+        left = bench.follow(request, said, "Left ", frame(3))
+        right = bench.follow(request, said, "Right ", frame(3))
+        cut = dataclasses.replace(request, token_ids=request.token_ids + said.token_ids[:3])
+        requests = [left, right, cut]
+        return request, said, requests, await engine.generate(requests)
+
+    request, said, requests, branches = asyncio.run(tree())
+    shared = len(request.token_ids) + len(said.token_ids) - 1
+    assert [b.reused_tokens >= shared for b in branches] == [True, True, False]
+    assert branches[2].reused_tokens == len(requests[2].token_ids) - 1
+    assert branches[2].token_ids[:5] == said.token_ids[3:]
+    assert max(bench.error(r, b) for r, b in zip(requests, branches, strict=True)) <= 1e-4
+
+
+def test_the_same_tokens_over_other_pixels_are_another_context(bench):
+    engine = bench.engine()
+    a = bench.opening([frame(5), frame(6)], max_tokens=4)
+    b = dataclasses.replace(a, frames=(frame(5), dataclasses.replace(frame(6), sha256="abc")))
+    (first, swapped) = (asyncio.run(engine.generate([r]))[0] for r in (a, b))
+    assert 0 < swapped.reused_tokens < len(a.token_ids) - 10
+    assert bench.error(a, first) <= 1e-4 and bench.error(b, swapped) <= 1e-4
+
+
+def test_a_seed_draws_the_same_tokens_alone_and_in_a_crowd(bench):
+    crowd = [
+        bench.opening([frame(i % 3)], f"Question {'x' * i}", session=f"c{i}", temperature=1.5, top_p=0.9, max_tokens=12, seed=i)
+        for i in range(16)
+    ]
+    said = asyncio.run(bench.engine().generate(crowd))
+    again = asyncio.run(bench.engine(max_batch=3, cache_bytes=60_000).generate(crowd[::-1]))[::-1]
+    alone = [asyncio.run(bench.engine().generate([r]))[0] for r in crowd]
+    assert [s.token_ids for s in said] == [a.token_ids for a in alone] == [a.token_ids for a in again]
+
+
+def test_a_model_in_use_can_still_be_trained(bench):
+    ids = torch.tensor([bench.opening().token_ids])
+    expected = bench.full_logits(bench.opening([frame(1)]).token_ids, [frame(1)])
+    asyncio.run(bench.engine().generate([bench.opening([frame(1)], max_tokens=2)]))
+    assert torch.equal(bench.full_logits(bench.opening([frame(1)]).token_ids, [frame(1)]), expected)
+    loss = bench.model(input_ids=ids.repeat(2, 1), attention_mask=torch.ones(2, ids.shape[1]), labels=ids.repeat(2, 1)).loss
+    loss.backward()
+    bench.model.zero_grad()

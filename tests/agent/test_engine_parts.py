@@ -1,0 +1,136 @@
+"""The prefix tree against a plain list of contexts; packed attention against masks; sampling against probabilities."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from playhead.core.errors import ModelError
+from playhead.core.policy import Sampling
+
+torch = pytest.importorskip("torch")
+from playhead.agent.engine.attention import Plan, Segment, _join, _plain, attend  # noqa: E402
+from playhead.agent.engine.cache import LayerShape, PrefixTree, common_prefix  # noqa: E402
+from playhead.agent.engine.sample import draw, seeded  # noqa: E402
+
+SHAPE = LayerShape(heads=1, width=2, dtype=torch.float32, device=torch.device("cpu"))
+
+
+def compute(tree: PrefixTree, node, keys: np.ndarray) -> None:
+    """As a pass would: the cached value of a token is its key."""
+    new = keys[node.end :]
+    tree.reserve(node, len(new))
+    if len(new):
+        values = torch.tensor(new, dtype=torch.float32)[None, :, None].expand(1, -1, 2)
+        node.write(0, node.length, values, values)
+    tree.append(node, new)
+
+
+def cached(node) -> list[int]:
+    pieces = [n.layers[0][0, 0, :seen, 0].tolist() for n, seen in node.path() if seen]
+    return [int(x) for piece in reversed(pieces) for x in piece]
+
+
+contexts = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), min_size=1, max_size=14)
+
+
+@given(contexts, st.sampled_from([1, 200, 400, 10**9]), st.data())
+@settings(max_examples=150, deadline=None)
+def test_a_node_always_holds_its_context_and_memory_its_bound(histories, budget, data):
+    tree = PrefixTree([SHAPE], budget)
+    running = []
+    for history in histories:
+        keys = np.array(history, dtype=np.int64)
+        longest = max((common_prefix(np.array(h), keys) for h in held(tree)), default=0)
+        node = tree.claim(keys, object())
+        assert node.end == longest
+        compute(tree, node, keys)
+        assert cached(node) == history
+        running.append((node, history))
+        while running and data.draw(st.booleans()):
+            tree.release(running.pop(data.draw(st.integers(0, len(running) - 1)))[0])
+        fits = tree.make_room(0)
+        assert fits or running
+        assert tree.nbytes == sum(n.capacity for n in tree._nodes()) * tree.token_bytes
+        for node, history in running:
+            assert cached(node) == history
+
+
+def held(tree: PrefixTree) -> list[list[int]]:
+    return [cached(node) for node in tree._nodes()]
+
+
+def test_the_longest_unused_goes_first():
+    tree = PrefixTree([SHAPE], 10**9)
+    for first in (1, 2, 3, 1):
+        keys = np.array([first, 5, 6])
+        node = tree.claim(keys, "me")
+        compute(tree, node, keys)
+        tree.release(node)
+    tree.max_bytes = tree.nbytes - 1
+    tree.make_room(0)
+    assert sorted(node.keys[0] for node in tree._nodes()) == [1, 3]
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 4)), min_size=1, max_size=5), st.integers(1, 2), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_packed_attention_equals_each_sequence_alone(shape, repeat, shared):
+    torch.manual_seed(0)
+    tree = PrefixTree([LayerShape(2, 8, torch.float32, torch.device("cpu"))], 10**9)
+    segments, truth, row, total = [], [], 0, sum(n for _, n in shape)
+    q, k, v = torch.randn(2 * repeat, total, 8), torch.randn(2, total, 8), torch.randn(2, total, 8)
+    for i, (past, new) in enumerate(shape):
+        keys = np.arange(past) + (0 if shared else 100 * i)
+        node = tree.claim(keys, i)
+        fresh = len(keys) - node.end
+        tree.reserve(node, fresh + new)
+        node.write(0, node.length, torch.randn(2, fresh, 8), torch.randn(2, fresh, 8))
+        tree.append(node, keys[node.end :])
+        segments.append(Segment(node, row, new))
+        row += new
+    for s in segments:
+        s.node.write(0, s.node.length, k[:, s.row : s.row + s.tokens], v[:, s.row : s.row + s.tokens])
+        past = [n.layers[0][:, :, :seen] for n, seen in s.node.path()][::-1]
+        new = torch.stack([k, v])[:, :, s.row : s.row + s.tokens]
+        keys, values = torch.cat([*past, new], 2).repeat_interleave(repeat, 1)
+        mask = torch.ones(s.tokens, keys.shape[1], dtype=torch.bool).tril(keys.shape[1] - s.tokens)
+        rows = q[:, s.row : s.row + s.tokens]
+        truth.append(torch.nn.functional.scaled_dot_product_attention(rows, keys, values, attn_mask=mask, scale=0.3))
+    plan, parts = Plan(segments, torch.device("cpu")), []
+    for s in plan.chunks:
+        rows = slice(s.row, s.row + s.tokens)
+        parts.append(attend(q[:, rows], k[:, rows], v[:, rows], 0.3, causal=True))
+    for p in plan.pieces:
+        parts.append(attend(q[:, p.rows], *p.node.layers[0][:, :, p.begin : p.end], 0.3, causal=False))
+    out = _join([o for o, _ in parts], [lse for _, lse in parts], plan.rows, total)
+    assert (out - torch.cat(truth, 1)).abs().max() < 1e-5
+    assert plan.joined or (parts[0][0] - torch.cat(truth, 1)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_plain_kernel_is_the_fused_one(causal):
+    q, k, v = torch.randn(3, 1, 2, 40, 16)
+    fused = attend(q[0], k[0], v[0], 0.25, causal=causal)
+    plain = _plain(q, k, v, 0.25, causal)
+    assert (fused[0] - plain[0][0]).abs().max() < 1e-5 and (fused[1] - plain[1][0]).abs().max() < 1e-5
+
+
+def test_sampling_has_the_right_frequencies_and_log_probs():
+    logits = torch.tensor([[0.0, 1.0, 2.0, -1.0]]).repeat(4000, 1)
+    sampling = Sampling(temperature=2.0)
+    drawn = draw(logits, [sampling] * 4000, [seeded(i) for i in range(4000)], torch.tensor([1]))
+    probs = torch.softmax(torch.tensor([0.0, -1e9, 2.0, -1.0]) / 2.0, 0)
+    counts = torch.bincount(torch.tensor([d[0] for d in drawn]), minlength=4) / 4000
+    assert (counts - probs).abs().max() < 0.03
+    logp = torch.log_softmax(logits[0] / 2.0, 0)
+    assert all(abs(p - float(logp[t])) < 1e-5 for t, p in drawn)
+
+
+def test_rows_of_all_kinds_stand_side_by_side():
+    logits = torch.tensor([[0.0, 1.0, 2.0], [float("nan")] * 3, [5.0, 4.9, -9.0], [0.0, 1.0, 2.0]])
+    kinds = [Sampling(), Sampling(temperature=1.0), Sampling(temperature=1.0, top_p=0.1), Sampling(temperature=3.0, seed=4)]
+    drawn = draw(logits, kinds, [seeded(s.seed) for s in kinds], torch.tensor([2]))
+    assert drawn[0][0] == 1 and isinstance(drawn[1], ModelError) and drawn[2][0] == 0
+    alone = draw(logits[3:], kinds[3:], [seeded(4)], torch.tensor([2]))
+    assert alone[0][0] == drawn[3][0]
