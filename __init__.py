@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .agent.policies.loading import LoadOptions
     from .agent.video_agent import Result, VideoAgent
     from .core.budget import Budget, Usage
     from .core.clip import Clip
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "agent.policies.loading": ("LoadOptions",),
     "agent.video_agent": ("VideoAgent", "Result"),
     "core.budget": ("Budget", "Usage"),
     "core.clip": ("Clip",),
@@ -45,6 +47,7 @@ __all__ = [
     "DataError",
     "Frame",
     "IndexingError",
+    "LoadOptions",
     "ModelError",
     "Observation",
     "PlayheadError",

@@ -21,6 +21,7 @@ EMBEDDED_PROFILE = Profile(
     system="",
     notice=(
         "The embedded model knows only the made-up world of `playhead world make` (coloured shapes and digits): "
-        "on any other footage its answers mean nothing. Use --model with a Qwen3-VL checkpoint there."
+        "on any other footage its answers mean nothing. Use --model there, with a Qwen3-VL, Qwen2.5-VL or SmolVLM2 "
+        "checkpoint or the address of an OpenAI-compatible server."
     ),
 )

@@ -9,7 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import UsageProblem, aside, console, parse_budget, parse_choices, progress_bar, quiet_loading
+from .options import (
+    Adapter,
+    Attention,
+    DeviceMap,
+    Dtype,
+    FourBit,
+    Model,
+    UsageProblem,
+    aside,
+    console,
+    parse_budget,
+    parse_choices,
+    parse_load,
+    progress_bar,
+    quiet_loading,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +37,7 @@ def ask(
     video: Annotated[Path, typer.Argument(help="A video file.", metavar="VIDEO")],
     question: Annotated[str, typer.Argument(help="What you want to know.", metavar="QUESTION")],
     choices: Annotated[str | None, typer.Option(help="Possible answers: a,b,c (or a|b|c).")] = None,
-    model: Annotated[str, typer.Option(help="embedded, or the path of a Qwen3-VL checkpoint.")] = "embedded",
+    model: Model = "embedded",
     encoder: Annotated[str, typer.Option(help="embedded, or MODEL_NAME:/path/to/weights of OpenCLIP.")] = "embedded",
     budget: Annotated[
         str | None, typer.Option(help="Limits: frames=64,seconds=20; also turns, calls, context, tokens.")
@@ -30,19 +45,26 @@ def ask(
     trace: Annotated[bool, typer.Option("--trace", help="Print every step as it happens.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     save: Annotated[Path | None, typer.Option(help="Keep the trajectory in this JSONL file, for `playhead view`.")] = None,
+    dtype: Dtype = None,
+    device_map: DeviceMap = None,
+    attention: Attention = None,
+    four_bit: FourBit = False,
+    adapter: Adapter = None,
 ) -> None:
     """Ask a video of any length a question; the answer comes with the seconds that prove it.
 
     The agent sees a few frames of the whole video, then searches, zooms in and looks again until it can answer.
 
     The embedded model knows only playhead's own world (`playhead world make`): on other footage its answers mean nothing,
-    and it says so. For real footage give --model a Qwen3-VL checkpoint and --encoder OpenCLIP weights.
+    and it says so. For real footage give --model a Qwen3-VL, Qwen2.5-VL or SmolVLM2 checkpoint, or the address of
+    a server, and --encoder OpenCLIP weights.
 
     Examples:
 
         playhead ask film.mp4 "When does the red star appear?" --trace
         playhead ask film.mp4 "Which way does it move?" --choices left,right,up,down --json
         playhead ask match.mp4 "Who scores first?" --model /models/Qwen3-VL-8B-Instruct --budget frames=64,seconds=60
+        playhead ask match.mp4 "Who scores first?" --model http://127.0.0.1:8000/v1#Qwen/Qwen3-VL-8B-Instruct
     """
     from ..agent.video_agent import VideoAgent
     from ..core.video import Video
@@ -52,11 +74,14 @@ def ask(
         raise UsageProblem("the question is empty; ask something")
     options = parse_choices(choices)
     limits = parse_budget(budget)
+    load = parse_load(
+        model, dtype=dtype, device_map=device_map, attention=attention, four_bit=four_bit, adapter=adapter
+    )
     say = aside()
     for warning in Video.open(video).warnings:  # a bad file is refused before a model is loaded
         say.print(f"playhead: {warning}", markup=False)
     quiet_loading(model)
-    agent = VideoAgent(model, budget=limits, encoder=encoder)
+    agent = VideoAgent(model, budget=limits, encoder=encoder, load=load)
     if "embedded" in (model, encoder):
         embedded_only(video)
     trajectory = asyncio.run(_run(agent, video, question, options, say, trace))

@@ -7,13 +7,26 @@ from typing import Annotated
 
 import typer
 
-from .options import aside, console, parse_budget, progress_bar, quiet_loading
+from .options import (
+    Adapter,
+    Attention,
+    DeviceMap,
+    Dtype,
+    FourBit,
+    Model,
+    aside,
+    console,
+    parse_budget,
+    parse_load,
+    progress_bar,
+    quiet_loading,
+)
 
 
 def world(
     data: Annotated[Path, typer.Option(help="A folder that `playhead world make` wrote.")],
     out: Annotated[Path, typer.Option(help="The run's folder; the same command goes on with a run that stopped.")],
-    model: Annotated[str, typer.Option(help="embedded, or the path of a Qwen3-VL checkpoint.")] = "embedded",
+    model: Model = "embedded",
     strategy: Annotated[str, typer.Option(help="tools: the agent as it is. direct: N uniform frames, no tools.")] = "tools",
     frames: Annotated[int | None, typer.Option(help="How many uniform frames, with --strategy direct.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only so many tasks, taken from every kind in turn.", min=1)] = None,
@@ -22,12 +35,17 @@ def world(
     encoder: Annotated[str, typer.Option(help="embedded, or MODEL_NAME:/path/to/weights of OpenCLIP.")] = "embedded",
     seed: Annotated[int, typer.Option(help="Drives sampling, where the temperature is above 0.")] = 0,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.", min=0.0)] = 0.0,
+    dtype: Dtype = None,
+    device_map: DeviceMap = None,
+    attention: Attention = None,
+    four_bit: FourBit = False,
+    adapter: Adapter = None,
 ) -> None:
     """Measure a model on the world: with tools, or with N uniform frames and no tools.
 
     Prints a table with a row for each kind of question and writes RUN/summary.json, RUN/results.jsonl and
-    RUN/trajectories.jsonl. "looked at" is the share of tasks where the model was shown a frame of every event that the
-    answer rests on.
+    RUN/trajectories.jsonl. "looked" is the share of tasks where the model was shown a frame of every event that the answer
+    rests on, "recall" the mean share of those events' seconds that the tools showed; frames, calls and seconds are means.
 
     Examples:
 
@@ -46,6 +64,9 @@ def world(
         budget=parse_budget(budget),
         seed=seed,
         temperature=temperature,
+        load=parse_load(
+            model, dtype=dtype, device_map=device_map, attention=attention, four_bit=four_bit, adapter=adapter
+        ),
     )
     quiet_loading(model)
     right: list[bool] = []

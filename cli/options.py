@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from ..core.budget import Budget
 from ..core.errors import PlayheadError
@@ -15,6 +17,24 @@ from ..core.errors import PlayheadError
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+
+    from ..agent.policies.loading import LoadOptions
+
+_PANEL = "How a local checkpoint is loaded"
+Model = Annotated[
+    str,
+    typer.Option(
+        help="embedded; a folder or hub id of a Qwen3-VL, Qwen2.5-VL or SmolVLM2 checkpoint; "
+        "or http://HOST:PORT/v1#NAME for a model behind an OpenAI-compatible server."
+    ),
+]
+Dtype = Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel=_PANEL)]
+DeviceMap = Annotated[str | None, typer.Option(help="auto (all GPUs, then RAM), cpu, cuda:1, ...", rich_help_panel=_PANEL)]
+Attention = Annotated[str | None, typer.Option(help="As transformers names it: sdpa, eager, ...", rich_help_panel=_PANEL)]
+FourBit = Annotated[
+    bool, typer.Option("--four-bit", help="NF4 weights; needs a GPU and playhead[4bit].", rich_help_panel=_PANEL)
+]
+Adapter = Annotated[str | None, typer.Option(help="Folder or hub id of a PEFT adapter.", rich_help_panel=_PANEL)]
 
 _SHORT = {"calls": "tool_calls", "context": "context_tokens", "tokens": "sampled_tokens", "seconds": "wall_s"}
 _NAMES = ("turns", "calls", "frames", "context", "tokens", "seconds")
@@ -62,6 +82,38 @@ def parse_choices(text: str | None) -> tuple[str, ...]:
     if len(choices) < 2 or len(set(choices)) < len(choices):
         raise UsageProblem(f"--choices needs at least two different ones, separated by commas or |; got {text!r}")
     return choices
+
+
+def parse_load(
+    model: str,
+    *,
+    dtype: str | None = None,
+    device_map: str | None = None,
+    attention: str | None = None,
+    four_bit: bool = False,
+    adapter: str | None = None,
+) -> LoadOptions | None:
+    """How the checkpoint is to be loaded; None where no flag says anything.
+
+    Raises:
+        UsageProblem: an unknown dtype, an empty value, or a model behind a server, which nothing here loads.
+    """
+    given: dict[str, Any] = {"dtype": dtype, "device_map": device_map, "attention": attention, "adapter": adapter}
+    given = {name: value for name, value in given.items() if value is not None}
+    flags = [f"--{name.replace('_', '-')}" for name in (*given, *(["four_bit"] if four_bit else []))]
+    if not flags:
+        return None
+    if model.startswith(("http://", "https://")):
+        raise UsageProblem(f"{', '.join(flags)}: for models loaded in this process; a server loads its own, so set it there")
+    for name, value in given.items():
+        if not value.strip():
+            raise UsageProblem(f"--{name.replace('_', '-')} is empty; leave it out or give a value")
+    from ..agent.policies.loading import LoadOptions
+
+    try:
+        return LoadOptions(four_bit=four_bit, **given)
+    except ValueError as error:
+        raise UsageProblem(f"{', '.join(flags)}: {error}") from None
 
 
 def progress_bar(said: Console, *, count: bool = False) -> Progress:

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from .options import UsageProblem, console, quiet_loading
+from .options import (
+    Adapter,
+    Attention,
+    DeviceMap,
+    Dtype,
+    FourBit,
+    Model,
+    UsageProblem,
+    console,
+    parse_load,
+    quiet_loading,
+)
 
 
 def view(
@@ -48,7 +59,12 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where the film, the trajectories and the page go.")] = Path("runs/demo"),
     minutes: Annotated[float, typer.Option(help="How long the film is.")] = 20.0,
     seed: Annotated[int | None, typer.Option(help="Another seed is another film.", min=0)] = None,
-    model: Annotated[str, typer.Option(help="embedded, or the path of a Qwen3-VL checkpoint.")] = "embedded",
+    model: Model = "embedded",
+    dtype: Dtype = None,
+    device_map: DeviceMap = None,
+    attention: Attention = None,
+    four_bit: FourBit = False,
+    adapter: Adapter = None,
 ) -> None:
     """Make a long film, ask it four questions, print every step, and write a page to look at.
 
@@ -63,8 +79,12 @@ def demo(
 
     from ..demo.run import SEED, run_demo
 
+    load = parse_load(
+        model, dtype=dtype, device_map=device_map, attention=attention, four_bit=four_bit, adapter=adapter
+    )
     said = console()
     quiet_loading(model)
-    outcome = asyncio.run(run_demo(out, said, minutes=minutes, seed=SEED if seed is None else seed, model=model))
+    seed = SEED if seed is None else seed
+    outcome = asyncio.run(run_demo(out, said, minutes=minutes, seed=seed, model=model, load=load))
     said.print()
     said.print(f"{outcome.right} of {len(outcome.trajectories)} right · page: {outcome.page}", style="bold", markup=False)

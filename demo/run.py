@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
+    from ..agent.policies.loading import LoadOptions
     from ..agent.video_agent import VideoAgent
 
 KINDS = ("attribute", "motion", "when", "count")
@@ -45,7 +46,13 @@ class Outcome:
 
 
 async def run_demo(
-    out: Path, console: Console, *, minutes: float = 20.0, seed: int = SEED, model: str = "embedded"
+    out: Path,
+    console: Console,
+    *,
+    minutes: float = 20.0,
+    seed: int = SEED,
+    model: str = "embedded",
+    load: LoadOptions | None = None,
 ) -> Outcome:
     """Make the film, ask the questions, write `out/page.html` and `out/trajectories.jsonl`.
 
@@ -55,7 +62,7 @@ async def run_demo(
     from ..agent.video_agent import VideoAgent
 
     tasks = pick(make_film(out, console, minutes, seed))
-    agent = VideoAgent(model)
+    agent = VideoAgent(model, load=load)
     trajectories = []
     for number, task in enumerate(tasks, 1):
         console.print()

@@ -55,12 +55,14 @@ def _shares(results: Sequence[TaskResult]) -> dict[str, Any]:
 
 
 def table(summary: dict[str, Any], results: Iterable[TaskResult]) -> Table:
-    """The table that the command prints: a row for each kind, then all."""
+    """The table that the command prints, at most 80 columns wide: a row for each kind, then all."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     manifest = summary["manifest"]
-    out = Table(title=f"{manifest.get('model')} · {manifest.get('strategy')}", title_justify="left")
-    for name in ("kind", "tasks", "right", "95%", "IoU", "gold recall", "looked at", "frames", "calls", "seconds"):
+    title = f"{manifest.get('model')} · {manifest.get('strategy')}"
+    out = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    for name in ("kind", "tasks", "right", "95%", "IoU", "recall", "looked", "frames", "calls", "secs"):
         out.add_column(name, justify="left" if name == "kind" else "right", no_wrap=True)
     done = list(results)
     for kind in summary["kinds"]:
@@ -82,7 +84,7 @@ def _row(kind: str, part: dict[str, Any], results: Sequence[TaskResult]) -> list
         kind,
         str(part["tasks"]),
         _percent(part["accuracy"]),
-        f"{low:.0%} to {high:.0%}",
+        f"{low * 100:.0f}-{high:.0%}",
         "" if iou is None else f"{iou:.2f}",
         "" if part["gold_recall"] is None else f"{part['gold_recall']:.2f}",
         _percent(part["looked_at"]),

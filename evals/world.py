@@ -35,9 +35,13 @@ from .report import summarise
 from .results import TaskResult, failed, result_of
 
 if TYPE_CHECKING:
+    from ..agent.policies.loading import LoadOptions
     from ..agent.video_agent import VideoAgent
 
-IDENTITY = ("tasks_sha256", "limit", "model", "model_sha256", "encoder", "strategy", "frames", "budget", "seed", "temperature")
+IDENTITY = (
+    *("tasks_sha256", "limit", "model", "model_sha256", "load", "adapter_sha256"),
+    *("encoder", "strategy", "frames", "budget", "seed", "temperature"),
+)
 _PACKAGES = ("torch", "transformers", "open_clip_torch", "faiss-cpu", "av", "langgraph", "numpy")
 
 
@@ -53,6 +57,7 @@ class Setup:
     home: Path | None = None
     seed: int = 0
     temperature: float = 0.0
+    load: LoadOptions | None = None
 
     def __post_init__(self) -> None:
         if self.strategy not in ("tools", "direct"):
@@ -73,6 +78,7 @@ class Setup:
             home=self.home,
             seed=self.seed,
             temperature=self.temperature,
+            load=self.load,
             **direct,
         )
 
@@ -169,11 +175,16 @@ def make_manifest(data: Path, setup: Setup, limit: int | None) -> dict[str, Any]
             versions[name] = version(name)
         except PackageNotFoundError:
             continue
+    load = to_plain(setup.load) if setup.load else None
+    if load and load["adapter"]:
+        load["adapter"] = str(load["adapter"])  # may be a Path
     return {
         "tasks_sha256": _sha256(tasks_file),
         "limit": limit,
         "model": setup.model,
         "model_sha256": _model_hash(setup.model),
+        "load": load,
+        "adapter_sha256": _model_hash(load["adapter"]) if load and load["adapter"] else None,
         "encoder": load_encoder(setup.encoder).fingerprint if setup.strategy == "tools" else None,
         "strategy": setup.strategy,
         "frames": setup.frames,
@@ -189,7 +200,7 @@ def _model_hash(model: str) -> str | None:
     """sha256 over the weights of a local checkpoint; None for a model that is only a name."""
     from ..agent.embedded import checkpoint_dir
 
-    folder = checkpoint_dir() if model == "embedded" else Path(model)
+    folder = checkpoint_dir() if model == "embedded" else Path(model).expanduser()
     weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
     return hashlib.sha256("".join(_sha256(w) for w in weights).encode()).hexdigest() if weights else None
 

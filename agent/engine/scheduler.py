@@ -73,6 +73,7 @@ class Engine:
         self._waiting: deque[Job] = deque()
         self._running: list[Job] = []
         """In the order in which they were admitted."""
+        self._ended: list[tuple[Job, Completion]] = []
         self._tails: WeakValueDictionary[str, Node] = WeakValueDictionary()
         """Where the sequence of a session ended last."""
         self._arrived = threading.Condition()
@@ -132,10 +133,14 @@ class Engine:
                     self._turn(items)
                 except Exception as error:  # ours: nobody may be left waiting for it
                     for job in (*self._running, *self._waiting, *(i for i in items if isinstance(i, Job))):
-                        job.resolve(job.failed(error, self.version))
+                        self._ended.append((job, job.failed(error, self.version)))
                     self._running.clear()
                     self._waiting.clear()
                     self._forget_all()
+                # Last, so that whoever hears of it finds memory within its bounds.
+                for job, completion in self._ended:
+                    job.resolve(completion)
+                self._ended.clear()
 
     def _turn(self, items: Sequence[Job | str]) -> None:
         """Let requests in, run one pass, let those that ended out."""
@@ -151,8 +156,7 @@ class Engine:
         takes = self._with_features(self._fitting(self._next_tokens()))
         if takes:
             self._pass(takes)
-        if not self._running:
-            self.tree.make_room(0)
+        self.tree.make_room(0)
 
     def _enter(self, job: Job) -> None:
         request = job.request
@@ -161,12 +165,12 @@ class Engine:
             if not len(job.context):
                 raise ModelError("a request needs at least one token of context")
         except Exception as error:  # whatever a renderer says of this request is its own
-            job.resolve(job.failed(error, self.version))
+            self._ended.append((job, job.failed(error, self.version)))
             return
         if request.sampling.max_tokens > 0:
             self._waiting.append(job)
         else:
-            job.resolve(job.finished(FinishReason.LENGTH, "", self.version))
+            self._ended.append((job, job.finished(FinishReason.LENGTH, "", self.version)))
 
     def _sweep(self) -> None:
         """Let go of what nobody awaits, and of what is out of time."""
@@ -323,11 +327,12 @@ class Engine:
 
     def _end(self, job: Job, reason: FinishReason) -> None:
         self._leave(job)
-        job.resolve(job.finished(reason, self._renderer.completion_text(job.sampled), self.version))
+        text = self._renderer.completion_text(job.sampled)
+        self._ended.append((job, job.finished(reason, text, self.version)))
 
     def _fail(self, job: Job, error: BaseException) -> None:
         self._leave(job)
-        job.resolve(job.failed(error, self.version))
+        self._ended.append((job, job.failed(error, self.version)))
 
     def _leave(self, job: Job) -> None:
         job.features.clear()

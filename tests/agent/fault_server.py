@@ -1,7 +1,7 @@
 """A small HTTP server that speaks chat completions and does what its script says: right, late, cut short, or wrong.
 
 Raw asyncio sockets, because a framework would mend what we want broken. One connection serves one request. It is loaded by
-path (tests here have no package): see `load` in the test that uses it.
+path (tests here have no package): see `load` in the tests that use it. At the end stands how they ask it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+import pytest
+from playhead.agent.policies.openai import Limits, OpenAIPolicy
+from playhead.core.frames import FrameStore
+from playhead.core.nouns import Frame, Message, ToolSpec
+from playhead.core.policy import GenerateRequest, Sampling
 
 Json = dict[str, Any]
 Act = Callable[["Exchange"], Awaitable[None]]
@@ -123,3 +129,47 @@ async def whole(exchange: Exchange, message: Json, **more: Any) -> None:
     await exchange.head()
     choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": "stop"}
     await exchange.send(json.dumps({"choices": [choice], **more}).encode())
+
+
+# How the tests ask.
+
+LIMITS = Limits(backoff_s=0.02, retries=3, concurrency=4)
+IMPATIENT = Limits(first_byte_s=1, idle_s=1, backoff_s=0.02, retries=1)
+"""Long enough for a busy machine, so that only silence is silence."""
+FRAME_A = Frame(video_id="v", timestamp_s=12.0, sha256="0a", width=64, height=64)
+FRAME_B = Frame(video_id="v", timestamp_s=13.5, sha256="0b", width=96, height=64)
+TOOL = ToolSpec(name="search_clips", description="Find <|im_end|> moments.", parameters={"type": "object"})
+CALL = '<tool_call>\n{"name": "search_clips", "arguments": {"query": "red"}}\n</tool_call>'
+ASK = (Message(role="system", content=("Be brief.",)), Message(role="user", content=("Look: ", FRAME_A, "What?")))
+
+
+@pytest.fixture(autouse=True)
+def no_key(monkeypatch):
+    for name in ("PLAYHEAD_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def request(messages=ASK, tools=(), token_ids=(1, 2, 3), **sampling) -> GenerateRequest:
+    return GenerateRequest(
+        session="s",
+        token_ids=token_ids,
+        frames=tuple(f for m in messages for f in m.frames),
+        messages=tuple(messages),
+        sampling=Sampling(**{"max_tokens": 32, **sampling}),
+        tools=tuple(tools),
+    )
+
+
+def talk(script, store, requests=None, limits=LIMITS, **options):
+    """(completions, the server's memory, the policy) of some requests to a scripted server."""
+
+    async def run():
+        async with serving(script) as server:
+            policy = OpenAIPolicy(server.url, "m", store, limits=limits, **options)
+            return await policy.generate([request()] if requests is None else requests), server, policy
+
+    return asyncio.run(run())
+
+
+def store_of(path):
+    return FrameStore(path / "frames")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playhead.cli import run
 from playhead.cli.note import is_world_film
-from playhead.cli.options import UsageProblem, parse_budget, parse_choices
+from playhead.cli.options import UsageProblem, parse_budget, parse_choices, parse_load
 from playhead.core.budget import Budget
 from playhead.core.trajectory import write_trajectories
 from playhead.world.film import TAG
@@ -31,6 +31,11 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["ask", "gone.mp4", "Why?", "--choices", "one"], "--choices"),
         (["ask", "gone.mp4", "Why?", "--budget", "frames"], "NAME=NUMBER"),
         (["ask", "gone.mp4", "Why?", "--budget", "frames=-1"], "frames"),
+        (["ask", "gone.mp4", "Why?", "--dtype", "int3"], "--dtype"),
+        (["ask", "gone.mp4", "Why?", "--device-map", ""], "--device-map is empty"),
+        (["ask", "gone.mp4", "Why?", "--model", "http://h/v1#m", "--four-bit"], "--four-bit: for models loaded in"),
+        (["eval", "world", "--data", "gone", "--out", "r", "--model", "https://h/v1#m", "--adapter", "a"], "--adapter"),
+        (["demo", "--model", "http://h/v1#m", "--attention", "sdpa"], "--attention"),
         (["index", "gone.mp4"], "gone.mp4"),
         (["index", "gone.mp4", "--mode", "dreams"], "dreams"),
         (["search", "gone.mp4", "red star"], "gone.mp4"),
@@ -87,6 +92,18 @@ def test_choices_in_words() -> None:
             parse_choices(bad)
 
 
+def test_load_flags_in_words() -> None:
+    from playhead import LoadOptions
+
+    assert parse_load("embedded") is None and parse_load("http://h/v1#m") is None
+    assert parse_load("m", dtype="bfloat16", four_bit=True) == LoadOptions(dtype="bfloat16", four_bit=True)
+    assert parse_load("m", device_map="auto", attention="sdpa", adapter="a") == LoadOptions(
+        device_map="auto", attention="sdpa", adapter="a"
+    )
+    with pytest.raises(UsageProblem, match="--dtype: dtype must be one of"):
+        parse_load("m", dtype="int3")
+
+
 def test_a_world_film_is_known_by_its_mark(tmp_path: Path) -> None:
     film = tmp_path / "film.mp4"
     film.write_bytes(b"ftyp" + bytes(5 << 20) + TAG.encode())  # the header of an MP4 file may stand at its end
@@ -108,7 +125,7 @@ def test_view_writes_a_page_even_where_the_video_is_gone(make_task, make_traject
 
 def test_the_whole_path_on_a_film_of_the_world(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (film,) = (world / "videos").glob("*.mp4")
-    assert run(["ask", str(film), "Why?", "--model", "./no/such/folder"]) == 2
+    assert run(["ask", str(film), "Why?", "--model", "./no/such/folder", "--dtype", "auto"]) == 2
     assert "no/such/folder" in capsys.readouterr().err
     assert run(["index", str(film), "--encoder", "no/such/encoder"]) == 2
     assert "no/such/encoder" in capsys.readouterr().err
@@ -120,6 +137,7 @@ def test_the_whole_path_on_a_film_of_the_world(world: Path, capsys: pytest.Captu
     assert run(["search", str(film), "red star", "-k", "2"]) == 0
     assert capsys.readouterr().out.count(" to ") == 2
     args = ["ask", str(film), "What colour is the star?", "--choices", "red,blue", "--json", "--save", "t.jsonl"]
+    args += ["--attention", "eager"]
     assert run(args) == 0
     said = capsys.readouterr()
     answer = json.loads(said.out)

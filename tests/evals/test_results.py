@@ -1,11 +1,15 @@
 """What an episode came to, and the shares and intervals of a run."""
 
+from dataclasses import replace
+from io import StringIO
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from playhead.evals.report import summarise, table
 from playhead.evals.results import failed, looked_at, malformed_calls, result_of
 from playhead.evals.stats import mean, share, wilson
+from rich.console import Console
 
 
 def test_a_right_episode(make_task, make_trajectory) -> None:
@@ -73,6 +77,19 @@ def test_the_summary_has_accuracy_on_top_and_every_kind(make_task, make_trajecto
     assert summary["calls"] == 14 and summary["malformed_calls"] == 6
     assert summary["looked_at"] == 1.0
     assert table(summary, results).row_count == 3
+
+
+def test_the_table_reads_well_in_80_columns(make_task, make_trajectory) -> None:
+    tasks = [make_task(kind="attribute", number=i) for i in range(300)]
+    results = [replace(result_of(t, make_trajectory(t)), frames=128, wall_s=1234.5) for t in tasks]
+    summary = summarise(results, {"model": "/models/Qwen3-VL-8B-Instruct", "strategy": "tools"})
+    out = StringIO()
+    Console(width=80, file=out).print(table(summary, results))
+    said = out.getvalue()
+    header, row = (line for line in said.splitlines() if line.startswith(("kind", "attribute")))
+    assert header.split() == ["kind", "tasks", "right", "95%", "IoU", "recall", "looked", "frames", "calls", "secs"]
+    assert row.split()[:4] == ["attribute", "300", "100.0%", "99-100%"] and "1234.5" in row
+    assert "…" not in said
 
 
 def test_an_empty_run_has_a_summary_too() -> None:

@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from playhead import LoadOptions
 from playhead.core.clip import Clip
 from playhead.core.errors import DataError, VideoError
 from playhead.core.tasks import read_tasks, write_tasks
 from playhead.core.trajectory import read_trajectories
-from playhead.evals.world import Setup, evaluate_world, run_tasks, shares, spread
+from playhead.evals.ledger import Ledger
+from playhead.evals.world import IDENTITY, Setup, evaluate_world, make_manifest, run_tasks, shares, spread
 
 
 def test_a_small_run_has_every_kind(make_task) -> None:
@@ -83,8 +85,22 @@ def test_a_run_with_the_embedded_model(world: Path, tmp_path: Path) -> None:
 
     again, _ = evaluate_world(world, out, setup, limit=3, on_result=lambda *_: pytest.fail("all of it is done"))
     assert again["right"] == summary["right"]
-    with pytest.raises(DataError, match="strategy"):
+    with pytest.raises(DataError, match="name another folder"):
         evaluate_world(world, out, Setup(strategy="direct", frames=8, home=tmp_path / "home"), limit=3)
+
+
+def test_how_a_model_is_loaded_is_part_of_the_run(world: Path, tmp_path: Path) -> None:
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"weights")
+    plain = make_manifest(world, Setup(), None)
+    assert plain["load"] is None and plain["adapter_sha256"] is None
+    adapted = make_manifest(world, Setup(load=LoadOptions(dtype="bfloat16", adapter=tmp_path / "adapter")), None)
+    assert adapted["load"]["dtype"] == "bfloat16" and adapted["adapter_sha256"]
+    with Ledger(tmp_path / "run", plain, IDENTITY):
+        pass
+    with pytest.raises(DataError, match="load = None"):
+        Ledger(tmp_path / "run", adapted, IDENTITY)
+    assert json.loads(json.dumps(adapted)) == adapted, "a resumed run compares with what JSON gave back"
 
 
 @pytest.mark.timeout(300)
