@@ -92,9 +92,10 @@ def test_a_run_with_the_embedded_model(world: Path, tmp_path: Path) -> None:
 def test_how_a_model_is_loaded_is_part_of_the_run(world: Path, tmp_path: Path) -> None:
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"weights")
-    plain = make_manifest(world, Setup(), None)
+    plain = make_manifest(world, Setup(model="some/model"), None)
     assert plain["load"] is None and plain["adapter_sha256"] is None
-    adapted = make_manifest(world, Setup(load=LoadOptions(dtype="bfloat16", adapter=tmp_path / "adapter")), None)
+    load = LoadOptions(dtype="bfloat16", adapter=tmp_path / "adapter")
+    adapted = make_manifest(world, Setup(model="some/model", load=load), None)
     assert adapted["load"]["dtype"] == "bfloat16" and adapted["adapter_sha256"]
     with Ledger(tmp_path / "run", plain, IDENTITY):
         pass
