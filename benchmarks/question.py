@@ -62,7 +62,7 @@ def main() -> None:
             said = step(
                 f"ask ({task['kind']})", ["-m", "playhead", "ask", video, task["question"], *options, "--json"], home
             )
-            print(f"    answer {json.loads(said)['answer']['text']!r}, truth {task['answer']!r}")
+            print(f"    answer {json.loads(said)['answer']!r}, truth {task['answer']!r}")
         print(step("ask all in one process", ["-c", AGAIN, video, *(t["question"] for t in tasks)], home))
 
 

@@ -8,9 +8,11 @@
     practice     the language model on those, with real frames, and on dreams train.sft
     publish      the checkpoint as it ships                                   train.publish
 
-    python -m playhead.train [--work runs/model] [--only STAGE] [--smoke]
+    python -m playhead.train [--work runs/model] [--only STAGE] [--device auto] [--smoke]
 
 Two cores need about three hours; perception and clip can run beside dreams (start the stages by hand with --only).
+The trainers run on a GPU when PyTorch finds one (--device); that path has not been run yet, only written. Saved states are
+read by way of the CPU, so a run should go on on either; films and the oracle's episodes are made on the CPU.
 """
 
 from __future__ import annotations
@@ -22,19 +24,19 @@ from pathlib import Path
 FILMS, FILM_MINUTES, FILM_SEED, DRAWS = 80, (7.0, 8.0, 9.0), 2_000_000, 3
 
 
-def perception(work: Path, smoke: bool) -> None:
+def perception(work: Path, smoke: bool, device: str) -> None:
     from .perception import main
 
-    main(["--out", str(work / "perception"), "--minutes", "36", *(["--smoke"] if smoke else [])])
+    main(["--out", str(work / "perception"), "--minutes", "36", "--device", device, *(["--smoke"] if smoke else [])])
 
 
-def clip(work: Path, smoke: bool) -> None:
+def clip(work: Path, smoke: bool, device: str) -> None:
     from .clip import main
 
-    main(["--out", str(work / "openclip"), "--minutes", "16", *(["--smoke"] if smoke else [])])
+    main(["--out", str(work / "openclip"), "--minutes", "16", "--device", device, *(["--smoke"] if smoke else [])])
 
 
-def dreams(work: Path, smoke: bool) -> None:
+def dreams(work: Path, smoke: bool, device: str) -> None:
     from .corpus import corpus
     from .embedded_model import write_untrained
     from .sft import main
@@ -42,37 +44,38 @@ def dreams(work: Path, smoke: bool) -> None:
     start = work / "untrained"
     if not (start / "config.json").exists():
         write_untrained(start, work / "perception", corpus(10 if smoke else 300))
-    main(["--init", str(start), "--out", str(work / "dreams"), "--steps", "2" if smoke else "1000"])
+    where = ["--init", str(start), "--out", str(work / "dreams"), "--device", device]
+    main([*where, "--steps", "2" if smoke else "1000"])
 
 
-def films(work: Path, smoke: bool) -> None:
+def films(work: Path, smoke: bool, device: str) -> None:
     from ..world.make import make_world
 
     make_world(work / "films", 1 if smoke else FILMS, (5.0,) if smoke else FILM_MINUTES, FILM_SEED, draws=DRAWS)
 
 
-def oracle(work: Path, smoke: bool) -> None:
+def oracle(work: Path, smoke: bool, device: str) -> None:
     from .collect_oracle import main
 
-    where = ["--data", str(work / "films"), "--out", str(work / "oracle"), "--encoder", str(work / "openclip")]
-    main([*where, "--tokenizer", str(work / "untrained")])
+    where = ["--data", str(work / "films"), "--out", str(work / "oracle"), "--tokenizer", str(work / "untrained")]
+    main([*where, "--encoder", f"local-dir:{work / 'openclip'}"])
 
 
-def practice(work: Path, smoke: bool) -> None:
+def practice(work: Path, smoke: bool, device: str) -> None:
     from .sft import main
 
-    where = ["--init", str(work / "dreams" / "checkpoint"), "--out", str(work / "practice")]
+    where = ["--init", str(work / "dreams" / "checkpoint"), "--out", str(work / "practice"), "--device", device]
     how = ["--trajectories", str(work / "oracle"), "--dreams", "0.4", "--lr", "2.5e-3", "--adam-lr", "1.5e-3"]
     main([*where, *how, "--seed", "1500000", "--steps", "2" if smoke else "800"])
 
 
-def publish(work: Path, smoke: bool) -> None:
+def publish(work: Path, smoke: bool, device: str) -> None:
     from .publish import publish as write
 
     write(work / "practice" / "checkpoint", work / "openclip", work / "embedded" if smoke else None)
 
 
-STAGES: dict[str, Callable[[Path, bool], None]] = {
+STAGES: dict[str, Callable[[Path, bool, str], None]] = {
     stage.__name__: stage for stage in (perception, clip, dreams, films, oracle, practice, publish)
 }
 
@@ -84,10 +87,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/model"), help="folder for the stages' states")
     parser.add_argument("--only", choices=STAGES, action="append", help="run this stage (may be given again)")
     parser.add_argument("--smoke", action="store_true", help="a few steps of everything, to see that it runs")
+    parser.add_argument("--device", default="auto", help="of the trainers: cpu, cuda; auto: cuda if there is one")
     args = parser.parse_args(argv)
     for name in args.only or STAGES:
         print(f"== {name}", flush=True)
-        STAGES[name](args.work, args.smoke)
+        STAGES[name](args.work, args.smoke, args.device)
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def match_loss(scores: Tensor, matches: Tensor) -> Tensor:
 
 
 def match_table(queries: Sequence[Query], percepts: Sequence[Percept | None]) -> Tensor:
-    """(queries, frames) bool: which frames answer which queries."""
+    """(queries, frames) bool on the CPU: which frames answer which queries."""
     return torch.tensor([[query.matches(percept) for percept in percepts] for query in queries])
 
 
@@ -110,9 +110,11 @@ def ranking(scores: Tensor, matches: Tensor) -> tuple[float, float]:
 @torch.no_grad()
 def measure(model: Any, tokenizer: Any, reels: Sequence[Reel]) -> dict[str, float]:
     """Ranking of validation frames for every plain query: means by kind, and the worst."""
-    images = torch.cat([model.encode_image(normalise(reel.pixels), normalize=True) for reel in reels])
+    device = model.logit_scale.device
+    images = torch.cat([model.encode_image(normalise(reel.pixels.to(device)), normalize=True) for reel in reels])
     named = plain_queries()
-    scores = model.encode_text(tokenizer([text for text, _ in named]), normalize=True) @ images.T
+    texts = model.encode_text(tokenizer([text for text, _ in named]).to(device), normalize=True)
+    scores = (texts @ images.T).cpu()
     matches = match_table([query for _, query in named], [p for reel in reels for p in reel.percepts])
     kinds: dict[str, list[tuple[float, float]]] = {}
     for (_, query), row, match in zip(named, scores, matches, strict=True):
@@ -132,18 +134,18 @@ def measure(model: Any, tokenizer: Any, reels: Sequence[Reel]) -> dict[str, floa
 def train(args: argparse.Namespace) -> dict[str, float]:
     """Run or resume a training and return the last metrics."""
     torch.manual_seed(args.seed)
-    model, tokenizer = build_model(), build_tokenizer()
+    model, tokenizer = build_model().to(args.device), build_tokenizer()
     reels = list(validation_reels(args.validation_reels))
 
     def loss_of(pool: Pool, rng: np.random.Generator) -> Tensor:
         pixels, percepts = pool.batch(rng, args.batch)
         queries = [random_query(rng) for _ in range(args.texts)]
-        images = model.encode_image(normalise(pixels))
-        texts = model.encode_text(tokenizer([query_text(query, rng) for query in queries]))
-        with torch.autocast("cpu", enabled=False):
+        images = model.encode_image(normalise(pixels.to(args.device)))
+        texts = model.encode_text(tokenizer([query_text(query, rng) for query in queries]).to(args.device))
+        with torch.autocast(args.device.type, enabled=False):
             cosines = functional.normalize(texts.float(), dim=-1) @ functional.normalize(images.float(), dim=-1).T
             scale = model.logit_scale.exp().clamp(max=MAX_SCALE)
-            return match_loss(scale * cosines, match_table(queries, percepts))
+            return match_loss(scale * cosines, match_table(queries, percepts).to(args.device))
 
     def report(figures: dict[str, float]) -> dict[str, float]:
         metrics = measure(model, tokenizer, reels) | figures

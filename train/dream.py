@@ -33,6 +33,8 @@ from .codes import frame_code
 WINDOW_S, STRIDE_S = 12.0, 2.0
 MAX_TURNS = 7
 SKIM_FRAMES = 4
+NO_CHOICES = 0.3
+"""Share of episodes whose options are left out: people ask without any."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,7 +130,8 @@ class Dreamer:
         frames_n = rng.choice((8, 8, 8, 32, 64)) if direct else SKIM_FRAMES
         oracle = Oracle(task=task, scene=cast.scene, seed=rng.randrange(10**9), tools=not direct, slips=self.slips)
         skim = _frames(uniform_times(cast.scene.duration_s, frames_n))
-        messages = list(first_messages(cast.scene.duration_s, skim, task.question, task.choices))
+        choices = () if rng.random() < NO_CHOICES else task.choices
+        messages = list(first_messages(cast.scene.duration_s, skim, task.question, choices))
         opening = self.renderer.start(messages, () if direct else self.tools)
         ids, mask, frames = list(opening.token_ids), [0] * len(opening.token_ids), list(opening.frames)
         cut_after = rng.randint(1, 3) if rng.random() < 0.01 else MAX_TURNS

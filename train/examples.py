@@ -78,12 +78,13 @@ def _recorded(sample: TrainingSample, features: dict[str, Tensor]) -> Example:
 def frame_features(
     frames: dict[str, Frame], store: FrameStore, model: Any, renderer: Qwen3VLRenderer
 ) -> dict[str, Tensor]:
-    """The vision tower's (N, D) features of every frame, by content hash."""
+    """The vision tower's (N, D) features of every frame, by content hash; on the CPU, wherever the model is."""
     done: dict[str, Tensor] = {}
     todo: Sequence[Frame] = list(frames.values())
     for i in range(0, len(todo), VISION_BATCH):
         batch = todo[i : i + VISION_BATCH]
         pixels, grids = renderer.pixel_inputs(batch, store)
+        pixels, grids = pixels.to(model.device), grids.to(model.device)
         pooled = model.model.get_image_features(pixels, grids, return_dict=True).pooler_output
-        done.update({f.sha256: p.clone() for f, p in zip(batch, pooled, strict=True)})
+        done.update({f.sha256: p.to("cpu", copy=True) for f, p in zip(batch, pooled, strict=True)})
     return done

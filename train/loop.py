@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .device import add_device
 from .muon import Muon
 from .reels import Pool
 
@@ -39,10 +40,11 @@ def arguments(module: str, description: str, seed: int) -> argparse.ArgumentPars
     p.add_argument("--fresh-frames", type=float, default=32, help="newly filmed frames a step")
     p.add_argument("--fill", type=int, default=60, help="reels filmed before the first step")
     p.add_argument("--lr", type=float, default=1.5e-3)
-    p.add_argument("--bf16-until", type=float, default=0.85, help="share of the run in bf16; 0 for a CPU without it")
+    p.add_argument("--bf16-until", type=float, default=0.85, help="share of the run in bf16; 0 where that is slow")
     p.add_argument("--seed", type=int, default=seed, help="also the number of the first reel filmed")
     p.add_argument("--measure-every", type=int, default=1000, help="steps between measurements on validation frames")
     p.add_argument("--validation-reels", type=int, default=40)
+    add_device(p)
     p.add_argument("--fresh", action="store_true", help="start anew even if a run can be resumed")
     p.add_argument("--smoke", action="store_true", help="a few steps, to see that everything runs")
     return p
@@ -82,7 +84,8 @@ def run(
     """Train `module` by the command line's `args`, or go on with it, and return the last metrics.
 
     `loss_of` draws a batch from the pool and gives its loss (called under autocast while the run is in bf16); `report`
-    is given the figures of the run, measures and saves the module, and returns all metrics.
+    is given the figures of the run, measures and saves the module, and returns all metrics. The module is already on
+    `args.device`.
     """
     saved = args.out / "state.pt"
     state = {"step": 0, "elapsed": 0.0, "next_reel": 0}
@@ -115,7 +118,7 @@ def run(
             return metrics
         pool.refresh(args.fresh_frames)
         # Each step has draws of its own, so a resumed run goes on with those it would have made.
-        with torch.autocast("cpu", torch.bfloat16, enabled=progress < args.bf16_until):
+        with torch.autocast(args.device.type, torch.bfloat16, enabled=progress < args.bf16_until):
             loss = loss_of(pool, np.random.default_rng([args.seed, step]))
         loss.backward()
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
@@ -136,7 +139,7 @@ def _save(path: Path, state: dict[str, Any], module: nn.Module, optims: Sequence
 
 
 def _load(path: Path, module: nn.Module, optims: Sequence[torch.optim.Optimizer]) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(path, weights_only=True)
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     module.load_state_dict(state.pop("module"))
     for optim, values in zip(optims, state.pop("optims"), strict=True):
         optim.load_state_dict(values)

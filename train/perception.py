@@ -105,22 +105,30 @@ def patchify(pixels: Tensor) -> Tensor:
 class FastTower(nn.Module):
     """The same function as the tower it wraps (and the same parameters), for batches of 64 x 64 frames."""
 
+    places: Tensor
+    shares: Tensor
+    cos: Tensor
+    sin: Tensor
+
     def __init__(self, tower: Any) -> None:
         super().__init__()
         from transformers.vision_utils import get_vision_interpolation_indices_and_weights, get_vision_position_ids
 
         self.tower = tower
         side = INPUT_SIZE // tower.config.patch_size
-        grid = torch.tensor([[1, side, side]])
+        device = tower.pos_embed.weight.device
+        grid = torch.tensor([[1, side, side]], device=device)
         merge = tower.config.spatial_merge_size
-        self.places, self.shares = get_vision_interpolation_indices_and_weights(
+        places, shares = get_vision_interpolation_indices_and_weights(
             grid,
             num_grid_per_side=tower.num_grid_per_side,
             mode=tower.interpolation_mode,
             align_corners=tower.interpolation_align_corners,
             spatial_merge_size=merge,
         )
-        self.cos, self.sin = tower.rotary_pos_emb(torch.zeros(1), get_vision_position_ids(grid, merge))
+        cos, sin = tower.rotary_pos_emb(torch.zeros(1, device=device), get_vision_position_ids(grid, merge))
+        for name, table in {"places": places, "shares": shares, "cos": cos, "sin": sin}.items():
+            self.register_buffer(name, table, persistent=False)
 
     def forward(self, patches: Tensor) -> Tensor:
         """(B, 16, 768) patches to (B, 4, 256) tokens."""
@@ -148,17 +156,17 @@ class FastTower(nn.Module):
 # ---- loss and measure
 
 
-def targets(percepts: Sequence[Percept | None]) -> tuple[Tensor, Tensor]:
+def targets(percepts: Sequence[Percept | None], device: torch.device) -> tuple[Tensor, Tensor]:
     """Codes (B, 256) and class indices (B, 5) in the order of the factors; -100 for an empty frame."""
     codes = torch.from_numpy(np.stack([percept_code(p) for p in percepts]))
     names = [name for name in FACTORS if name != "nothing"]
     rows = [[-100] * len(names) if p is None else [getattr(p, name) for name in names] for p in percepts]
-    return codes, torch.tensor(rows)
+    return codes.to(device), torch.tensor(rows, device=device)
 
 
 def percept_loss(tokens: Tensor, codes: Tensor, classes: Tensor) -> Tensor:
     """Squared distance to the code plus half the cross-entropy of each factor, over (B, 4, 256) tokens."""
-    vectors = torch.from_numpy(code_vectors().copy())
+    vectors = torch.from_numpy(code_vectors().copy()).to(tokens.device)
     distance = (tokens - codes[:, None]).square().sum(-1).mean()
     scores = SHARPNESS * (tokens @ vectors.T)
     empty = (classes[:, :1] < 0).float().expand(scores.shape[:2])
@@ -173,8 +181,8 @@ def percept_loss(tokens: Tensor, codes: Tensor, classes: Tensor) -> Tensor:
 def measure(tower: Any, reels: Sequence[Reel]) -> dict[str, float]:
     """Share of frames right, decoded from the mean of a frame's tokens; and the mean squared distance to the code."""
     fast = FastTower(tower)
-    tokens = torch.cat([fast(patchify(reel.pixels)) for reel in reels])
-    codes, classes = targets([p for reel in reels for p in reel.percepts])
+    tokens = torch.cat([fast(patchify(reel.pixels.to(fast.places.device))) for reel in reels]).cpu()
+    codes, classes = targets([p for reel in reels for p in reel.percepts], tokens.device)
     scores = tokens.mean(1) @ torch.from_numpy(code_vectors().copy()).T
     names = [name for name in FACTORS if name != "nothing"]
     parts = {name: scores[:, factor_rows(name)] for name in names}
@@ -198,15 +206,15 @@ def measure(tower: Any, reels: Sequence[Reel]) -> dict[str, float]:
 def train(args: argparse.Namespace) -> dict[str, float]:
     """Run or resume a training and return the last metrics."""
     torch.manual_seed(args.seed)
-    tower = build_tower()
+    tower = build_tower().to(args.device)
     fast = FastTower(tower)
     reels = list(validation_reels(args.validation_reels))
 
     def loss_of(pool: Pool, rng: np.random.Generator) -> Tensor:
         pixels, percepts = pool.batch(rng, args.batch)
-        tokens = fast(patchify(pixels))
-        with torch.autocast("cpu", enabled=False):
-            return percept_loss(tokens.float(), *targets(percepts))
+        tokens = fast(patchify(pixels.to(args.device)))
+        with torch.autocast(args.device.type, enabled=False):
+            return percept_loss(tokens.float(), *targets(percepts, args.device))
 
     def report(figures: dict[str, float]) -> dict[str, float]:
         metrics = measure(tower, reels) | figures

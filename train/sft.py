@@ -3,7 +3,7 @@
 The vision tower stands still, so a frame enters as its features: the tower's own for a recorded frame (computed once per
 content hash), a percept code plus noise for a dreamed one. Only what the policy said is trained on; tokens that decide
 (yes or no, the next number of a count, a direction) count more, since a few of them drown among copied ones. Muon for
-matrices, AdamW for the rest, bf16 where the CPU is fast at it.
+matrices, AdamW for the rest, bf16 unless --no-bf16 (not every CPU is fast at it).
 
     python -m playhead.train.sft --init DIR --out DIR --steps 1000                       # dreams only
     python -m playhead.train.sft --init DIR --out DIR --steps 800 --trajectories DIR --dreams 0.4
@@ -20,7 +20,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from torch.nn import functional
 from ..agent.policies.transformers import placeholder_runs, rope_positions
 from ..agent.renderers.qwen3vl import Qwen3VLRenderer
 from ..world.scene import BINS
+from .device import add_device
 from .dream import Dreamer
 from .examples import Example, dream_example, recorded_examples
 from .muon import Muon
@@ -61,6 +62,9 @@ class Batch:
     """Weight of the loss of each token as a target; 0 where it is not trained on."""
     position_ids_3BT: Tensor
     features_ND: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +166,11 @@ def _groups(ordered: list[Example]) -> list[list[Example]]:
 
 
 def loss_of(model: Any, batch: Batch, amp: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """(weighted mean loss, right (N,), weight (N,)) over the N trained tokens."""
+    """(weighted mean loss, right (N,), weight (N,)) over the N trained tokens, where the model is."""
+    batch = batch.to(model.device)
     lm = model.model.language_model
     is_image = batch.token_ids_BT == model.config.image_token_id
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=amp):
+    with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=amp):
         embeds = lm.embed_tokens(batch.token_ids_BT)
         embeds = embeds.masked_scatter(is_image[..., None], batch.features_ND.to(embeds.dtype))
         hidden = lm(
@@ -204,6 +209,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--lr", type=float, default=5e-3, help="of Muon")
     parser.add_argument("--adam-lr", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=TRAIN_SEED, help="first world seed of the dreams")
+    add_device(parser)
     parser.add_argument("--no-bf16", action="store_true")
     return parser
 
@@ -214,7 +220,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     torch.manual_seed(0)
     renderer = Qwen3VLRenderer.from_checkpoint(args.init)
-    model = Qwen3VLForConditionalGeneration.from_pretrained(args.init, dtype=torch.float32)
+    model = Qwen3VLForConditionalGeneration.from_pretrained(args.init, dtype=torch.float32).to(args.device)
     model.model.visual.requires_grad_(False)
     recorded, held_out = [], []
     if args.trajectories:
@@ -285,7 +291,7 @@ def _resume(out: Path, model: Any, optimizers: list[torch.optim.Optimizer]) -> i
     out.mkdir(parents=True, exist_ok=True)
     if not (out / "state.pt").exists():
         return 0
-    state = torch.load(out / "state.pt", weights_only=True)
+    state = torch.load(out / "state.pt", map_location="cpu", weights_only=True)
     model.load_state_dict(state["model"])
     for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)

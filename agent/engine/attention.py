@@ -50,12 +50,13 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Tokens [begin, end) of `node`, as seen by `rows`: a slice where they stand side by side, else indices."""
+    """Tokens [begin, end) of `node`, as seen by `rows`; `where` is the same to index with."""
 
     node: Node
     begin: int
     end: int
-    rows: slice | torch.Tensor
+    rows: Sequence[int]
+    where: slice | torch.Tensor
 
 
 class Plan:
@@ -65,13 +66,11 @@ class Plan:
         self.segments = segments
         self.chunks = [s for s in segments if s.tokens > 1]
         self.pieces = list(_past_pieces(segments, device))
-        parts = [torch.arange(s.row, s.row + s.tokens, device=device) for s in self.chunks]
-        for piece in self.pieces:
-            rows = piece.rows
-            parts.append(torch.arange(rows.start, rows.stop, device=device) if isinstance(rows, slice) else rows)
-        self.rows = torch.cat(parts) if parts else torch.empty(0, dtype=torch.long)
+        parts = [s.rows for s in self.chunks] + [p.rows for p in self.pieces]
         # The only part holds the only segment's rows, or those of several that stand side by side: nothing to join.
         self.joined = len(parts) > 1
+        if self.joined:
+            self.rows = torch.tensor([row for part in parts for row in part], device=device)
         self.layers = 0
         self.seen: dict[int, LayerShape] | None = None
 
@@ -90,7 +89,7 @@ def _past_pieces(segments: Sequence[Segment], device: torch.device) -> Iterator[
             rows = sorted(row for seen, s in viewers if seen >= end for row in s.rows)
             together = rows[-1] - rows[0] == len(rows) - 1
             where = slice(rows[0], rows[-1] + 1) if together else torch.tensor(rows, device=device)
-            yield Piece(node, begin, end, where)
+            yield Piece(node, begin, end, rows, where)
             begin = end
 
 
@@ -186,7 +185,7 @@ def packed_attention(
         sums.append(lse)
     for piece in plan.pieces:
         keys_HTD, values_HTD = piece.node.layers[layer][:, :, piece.begin : piece.end]
-        rows = piece.rows if isinstance(piece.rows, slice) else piece.rows.to(q_HND.device)
+        rows = piece.where if isinstance(piece.where, slice) else piece.where.to(q_HND.device)
         out, lse = attend(q_HND[:, rows], keys_HTD, values_HTD, scale, causal=False)
         outs.append(out)
         sums.append(lse)

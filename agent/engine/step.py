@@ -60,19 +60,22 @@ class Stepper:
             row += take.tokens
         device = self._family.device
         spans = [(t.job, t.job.done, t.job.done + t.tokens) for t in takes]
+        ids_1N, positions_A1N = self._inputs(spans)
+        image_SD, deepstack = _images(spans)
+        last = [s.row + s.tokens - 1 for s, t in zip(segments, takes, strict=True) if t.completes]
+        with torch.inference_mode(), attending(Plan(segments, device)):
+            hidden_1ND = self._family.hidden(ids_1N.to(device), positions_A1N.to(device), NoCache(), image_SD, deepstack)
+            hidden_ND = hidden_1ND[0]
+            return self._family.logits(hidden_ND if len(last) == row else hidden_ND[last]) if last else None
+
+    def _inputs(self, spans: Sequence[tuple[Job, int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens (1, N) and positions (A, 1, N)."""
+        if all(job.sampled and b - a == 1 and b == job.length for job, a, b in spans):  # the usual step, without numpy
+            at = torch.tensor([job.prompt.next_position + len(job.sampled) - 1 for job, _, _ in spans])
+            return torch.tensor([[job.sampled[-1] for job, _, _ in spans]]), at.expand(self._family.axes, 1, -1)
         ids_N = np.concatenate([job.ids(a, b) for job, a, b in spans])
         positions_AN = np.concatenate([job.positions(a, b) for job, a, b in spans], axis=1)
-        image_SD, deepstack = _images(spans)
-        with torch.inference_mode(), attending(Plan(segments, device)):
-            hidden_1ND = self._family.hidden(
-                torch.from_numpy(ids_N).to(device).unsqueeze(0),
-                torch.from_numpy(positions_AN).to(device).unsqueeze(1),
-                NoCache(),
-                image_SD,
-                deepstack,
-            )
-            last = [s.row + s.tokens - 1 for s, t in zip(segments, takes, strict=True) if t.completes]
-            return self._family.logits(hidden_1ND[0, last]) if last else None
+        return torch.from_numpy(ids_N).unsqueeze(0), torch.from_numpy(positions_AN).unsqueeze(1)
 
 
 def _images(spans: Sequence[tuple[Job, int, int]]) -> tuple[torch.Tensor | None, list[torch.Tensor]]:

@@ -36,7 +36,7 @@ contexts = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), min_si
 
 
 @given(contexts, st.sampled_from([1, 200, 400, 10**9]), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_node_always_holds_its_context_and_memory_its_bound(histories, budget, data):
     tree = PrefixTree([SHAPE], budget)
     running = []
@@ -74,7 +74,7 @@ def test_the_longest_unused_goes_first():
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 4)), min_size=1, max_size=5), st.integers(1, 2), st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_packed_attention_equals_each_sequence_alone(shape, repeat, shared):
     torch.manual_seed(0)
     tree = PrefixTree([LayerShape(2, 8, torch.float32, torch.device("cpu"))], 10**9)
@@ -102,10 +102,9 @@ def test_packed_attention_equals_each_sequence_alone(shape, repeat, shared):
         rows = slice(s.row, s.row + s.tokens)
         parts.append(attend(q[:, rows], k[:, rows], v[:, rows], 0.3, causal=True))
     for p in plan.pieces:
-        parts.append(attend(q[:, p.rows], *p.node.layers[0][:, :, p.begin : p.end], 0.3, causal=False))
-    out = _join([o for o, _ in parts], [lse for _, lse in parts], plan.rows, total)
-    assert (out - torch.cat(truth, 1)).abs().max() < 1e-5
-    assert plan.joined or (parts[0][0] - torch.cat(truth, 1)).abs().max() < 1e-5
+        parts.append(attend(q[:, p.where], *p.node.layers[0][:, :, p.begin : p.end], 0.3, causal=False))
+    joined = plan.joined and _join([o for o, _ in parts], [lse for _, lse in parts], plan.rows, total)
+    assert ((joined if plan.joined else parts[0][0]) - torch.cat(truth, 1)).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("causal", [False, True])
