@@ -10,7 +10,7 @@
 
     python -m playhead.train [--work runs/model] [--only STAGE] [--device auto] [--smoke]
 
-Two cores need about three hours; perception and clip can run beside dreams (start the stages by hand with --only).
+Two cores need some hours; perception and clip can run beside dreams (start the stages by hand with --only).
 The trainers run on a GPU when PyTorch finds one (--device); that path has not been run yet, only written. Saved states are
 read by way of the CPU, so a run should go on on either; films and the oracle's episodes are made on the CPU.
 """
