@@ -125,8 +125,6 @@ def test_trainers_run_stop_and_go_on(trainer, tmp_path: Path) -> None:
 
 
 def test_shipped_tower_reads_fresh_frames(reels: list[Reel]) -> None:
-    if not (perception.EMBEDDED / "model.safetensors").exists():
-        pytest.skip("the vision tower's weights are not in models/embedded/perception")
     metrics = perception.measure(perception.load_tower(), reels)
     least = {"nothing_or_object": 0.995, "shape": 0.98, "colour": 0.99, "x": 0.88, "y": 0.88, "digit": 0.96}
     assert {k: metrics[k] for k, floor in least.items() if metrics[k] < floor} == {}
@@ -134,8 +132,6 @@ def test_shipped_tower_reads_fresh_frames(reels: list[Reel]) -> None:
 
 
 def test_shipped_clip_ranks_fresh_frames(reels: list[Reel]) -> None:
-    if not (clip.EMBEDDED / "open_clip_model.safetensors").exists():
-        pytest.skip("the CLIP weights are not in models/embedded/openclip")
     encoder = load_encoder("embedded")
     images = [frame.permute(1, 2, 0).numpy() for reel in reels for frame in reel.pixels]
     percepts = [percept for reel in reels for percept in reel.percepts]
