@@ -60,7 +60,7 @@ class _Moment:
 class Dreamer:
     """Plays oracle episodes on made-up scenes and renders them with one renderer."""
 
-    def __init__(self, renderer: Renderer, *, direct_share: float = 0.12, slips: float = 0.06) -> None:
+    def __init__(self, renderer: Renderer, *, direct_share: float = 0.2, slips: float = 0.06) -> None:
         self.renderer = renderer
         self.tools: tuple[ToolSpec, ...] = default_toolbox().specs
         self.direct_share = direct_share

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 HIDDEN = 256
 FRAME_SIZE = 64
 """Frames are seen at 64 x 64 pixels: 4 x 4 patches, merged to 4 tokens."""
+ALIGNMENT = 0.4
+"""Length of what a word's first embedding has of each code that it names (a random one has a length of about 0.5)."""
 
 SPECIAL = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>",
@@ -204,5 +206,34 @@ def write_untrained(out: Path, perception: Path, corpus: list[str], layers: int 
     tokenizer, tower = build_tokenizer(corpus), load_tower(perception)
     model = build_model(build_config(tokenizer, tower.config.to_dict(), layers))  # type: ignore[union-attr]
     model.model.visual.load_state_dict(tower.state_dict())
+    _align(model, tokenizer)
     model.save_pretrained(out)
     build_processor(tokenizer).save_pretrained(out)
+
+
+def _align(model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Words begin where the vision tower puts what they name: an object's name leans towards the codes of its colour and
+    shape, "x1" towards that of its column. A ";" in a query begins as what stands before a query's first name, since a
+    name is copied after both: without that, second names stayed a constant guess for 1,600 steps (docs/log.md)."""
+    import torch
+
+    from .codes import code_vectors, factor_rows
+
+    codes = torch.from_numpy(code_vectors().copy())
+    embedding = model.get_input_embeddings().weight
+
+    def token(text: str) -> int:
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        assert len(ids) == 1, f"{text!r} should be one token, is {ids}"
+        return ids[0]
+
+    def lean(word: str, *rows: int) -> None:
+        for text in (f" {word}", word):
+            embedding[token(text)] += ALIGNMENT * codes[list(rows)].sum(0)
+
+    with torch.no_grad():
+        for (c, colour), (s, shape) in itertools.product(enumerate(COLOURS), enumerate(SHAPES)):
+            lean(f"{colour} {shape}", factor_rows("colour").start + c, factor_rows("shape").start + s)
+        for axis, i in itertools.product("xy", range(BINS)):
+            lean(f"{axis}{i}", factor_rows(axis).start + i)
+        embedding[token(";")] = embedding[token('": "')]

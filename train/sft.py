@@ -10,7 +10,8 @@ matrices, AdamW for the rest, bf16 unless --no-bf16 (not every CPU is fast at it
 
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 -m playhead.train.sft ...               # two processes share the batches
 
-A run can be stopped and started again: its state lies in OUT/state.pt, and its data follow from the step.
+A step takes `GROUPS` batches, whatever the number of processes, so the run is the same on one and on two. It can be stopped
+and started again: its state lies in OUT/state.pt, and its data follow from the step.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ DECISION_WEIGHT = 3.0
 SECOND_NAME_WEIGHT = 10.0
 """For what follows a semicolon: the second name of a query, one token of a whole episode that decides all the rest."""
 BATCH_TOKENS = 8192
+GROUPS = 2
+"""Batches of a step."""
 POOL = 256
 """Examples drawn at a time, to be grouped by length."""
 NOISE = 0.05
@@ -119,21 +122,21 @@ class Crew:
             torch.distributed.init_process_group("gloo")
         return cls(int(os.environ.get("RANK", "0")), size)
 
-    def average(self, model: Any) -> None:
-        """Mean of the gradients over all processes, in one message."""
+    def gather(self, model: Any) -> None:
+        """Sum of the gradients over all processes, in one message."""
         if self.size > 1:
             grads = [p.grad for p in model.parameters() if p.grad is not None]
             flat = torch.cat([g.flatten() for g in grads])
             torch.distributed.all_reduce(flat)
-            for grad, mean in zip(grads, (flat / self.size).split([g.numel() for g in grads]), strict=True):
-                grad.copy_(mean.view_as(grad))
+            for grad, total in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+                grad.copy_(total.view_as(grad))
 
 
 def stream(
     dreamer: Dreamer, recorded: Sequence[Example], dream_share: float, seed: int, crew: Crew, skip: int
 ) -> Iterator[list[Example]]:
     """Endless groups of examples of similar length, every `crew.size`-th one from `crew.rank` on; the same for the same
-    seed, the first `skip` of them left out."""
+    seed, the first `skip` of all left out."""
     dream_seed, passed, step = seed, 0, 0
     rng = np.random.Generator(np.random.PCG64(seed))
     order: list[int] = []
@@ -151,7 +154,7 @@ def stream(
                     dream_seed += 1
         groups = _groups(sorted(pool, key=lambda e: len(e.token_ids_T)))
         for i in rng.permutation(len(groups)):
-            if step >= skip * crew.size and step % crew.size == crew.rank:
+            if step >= skip and step % crew.size == crew.rank:
                 yield groups[i]
             step += 1
 
@@ -183,7 +186,7 @@ def loss_of(model: Any, batch: Batch, amp: bool) -> tuple[Tensor, Tensor, Tensor
     return (losses * weight).sum() / weight.sum(), logits.argmax(-1) == targets, weight
 
 
-def schedule(step: int, steps: int, warmup: int = 40, decay: float = 0.35) -> float:
+def schedule(step: int, steps: int, warmup: int = 40, decay: float = 0.6) -> float:
     """Linear warm-up, flat, then linear towards zero over the last `decay` of the run."""
     return min(1.0, (step + 1) / warmup, max(0.02, (steps - step) / (decay * steps)))
 
@@ -237,22 +240,24 @@ def train(
     optimizers = optimisers(model, args.lr, args.adam_lr)
     step = _resume(args.out, model, optimizers)
     crew = Crew.join()
-    examples = stream(Dreamer(collator.renderer), recorded, args.dreams, args.seed, crew, step)
+    examples = stream(Dreamer(collator.renderer), recorded, args.dreams, args.seed, crew, step * GROUPS)
+    assert GROUPS % crew.size == 0, f"{crew.size} processes cannot share {GROUPS} batches"
     began, tokens = time.time(), 0
     while step < args.steps:
         for optimizer, rate in zip(optimizers, (args.lr, args.adam_lr), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * schedule(step, args.total or args.steps)
-        batch = collator(next(examples))
-        loss, right, _ = loss_of(model, batch, not args.no_bf16)
-        loss.backward()
-        crew.average(model)
+        for _ in range(GROUPS // crew.size):
+            batch = collator(next(examples))
+            loss, right, _ = loss_of(model, batch, not args.no_bf16)
+            (loss / GROUPS).backward()
+            tokens += batch.token_ids_BT.numel()
+        crew.gather(model)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         step += 1
-        tokens += batch.token_ids_BT.numel()
         if crew.rank:
             continue
         if step % 20 == 0:

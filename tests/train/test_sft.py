@@ -85,7 +85,7 @@ def test_two_processes_share_the_stream_of_one(renderer):
 
     alone = ids(Crew(), 0, 6)
     assert alone[0::2] == ids(Crew(0, 2), 0, 3) and alone[1::2] == ids(Crew(1, 2), 0, 3)
-    assert alone[4] == ids(Crew(0, 2), 2, 1)[0] and alone[3:] == ids(Crew(), 3, 3)
+    assert alone[4] == ids(Crew(0, 2), 4, 1)[0] and alone[3:] == ids(Crew(), 3, 3)
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(config, collator, tmp_path, monkeypatch, examples):
