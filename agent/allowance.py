@@ -45,7 +45,7 @@ class Allowance:
         if left(usage, "sampled_tokens") - ANSWER_TOKENS < MIN_TURN_TOKENS:
             return StopReason.LENGTH
         # The last turn is the answer's. An only turn is the model's own: it gets to think first.
-        if left(usage, "turns") <= 1 and usage.turns > 0:
+        if min(left(usage, "turns"), left(usage, "model_calls")) <= (usage.model_calls > 0):
             return StopReason.MAX_TURNS
         return None
 
@@ -57,9 +57,13 @@ class Allowance:
     def answer_tokens(self, usage: Usage, context: int) -> int:
         """How many tokens a forced answer may sample after a prompt of `context`; 0 when it cannot be had."""
         left = self.budget.left
-        if left(usage, "turns") < 1 or left(usage, "wall_s") <= 0:
+        if min(left(usage, "turns"), left(usage, "model_calls")) < 1 or left(usage, "wall_s") <= 0:
             return 0
         return max(0, int(min(ANSWER_TOKENS, left(usage, "sampled_tokens"), self._context_left(context))))
+
+    def captions(self, usage: Usage) -> int:
+        """How many frames may be described: each takes a call of the policy, and the answer needs one."""
+        return int(min(1 << 30, max(0.0, self.budget.left(usage, "model_calls") - 1)))
 
     def turn_seconds(self, usage: Usage) -> float | None:
         """Seconds an ordinary turn, or the tools of a turn, may take; None without a limit."""

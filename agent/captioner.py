@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from ..core.budget import Usage
 from ..core.errors import ModelError
 from ..core.nouns import FinishReason, Frame, Message
 from ..core.policy import GenerateRequest, Policy, Sampling
 from ..tools.contract import ToolFault
+from .allowance import spend
 from .prompts import CAPTION_PROMPT
 
 CAPTION_TOKENS = 48
@@ -16,16 +18,16 @@ CAPTION_TOKENS = 48
 
 @dataclass(slots=True)
 class PolicyCaptioner:
-    """A `tools.Captioner` for one turn. It may sample `tokens_left`; afterwards `spent_tokens` and `frames_shown` say what
-    it cost."""
+    """A `tools.Captioner` for one turn. It may sample `tokens_left` in `calls_left` calls of the policy; `spent` says what it
+    cost."""
 
     policy: Policy
     session: str
     seed: int
     tokens_left: int
     timeout_s: float | None = None
-    spent_tokens: int = 0
-    frames_shown: int = 0
+    calls_left: int = 1 << 30
+    spent: Usage = field(default_factory=Usage)
 
     async def caption(self, frames: Sequence[Frame]) -> list[str]:
         """One sentence a frame, greedily sampled.
@@ -37,14 +39,22 @@ class PolicyCaptioner:
         each = min(CAPTION_TOKENS, self.tokens_left // max(1, len(frames)))
         if each < 4:
             raise ToolFault("too few tokens are left to describe frames. Answer from what you have seen.")
+        if len(frames) > self.calls_left:
+            raise ToolFault(f"only {self.calls_left} more frames can be described. Ask for fewer, or answer now.")
         self.tokens_left -= each * len(frames)
+        self.calls_left -= len(frames)
+        self.spent = spend(self.spent, frames=len(frames), model_calls=len(frames))
         requests = [self._request(i, frame, each) for i, frame in enumerate(frames)]
         completions = await self.policy.generate(requests)
         forget = getattr(self.policy, "forget", None)
         for request in requests if forget is not None else ():
             forget(request.session)  # pyright: ignore[reportOptionalCall]
-        self.frames_shown += len(frames)
-        self.spent_tokens += sum(len(c.token_ids) for c in completions)
+        self.spent = spend(
+            self.spent,
+            sampled_tokens=sum(len(c.token_ids) for c in completions),
+            prefill_tokens=sum(c.prefill_tokens for c in completions),
+            reused_tokens=sum(c.reused_tokens for c in completions),
+        )
         for completion in completions:
             if completion.finish_reason is FinishReason.ERROR:
                 raise ModelError(f"{self.policy.name} could not describe a frame: {completion.text}")

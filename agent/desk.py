@@ -80,6 +80,10 @@ class Shelf:
         self._lock, self._encoder_lock = threading.Lock(), threading.Lock()
         self._desks: OrderedDict[tuple[str, int, int], Desk] = OrderedDict()
 
+    def keep(self, videos: int) -> None:
+        """Keep the desks of at least so many videos at hand."""
+        self._size = max(self._size, videos)
+
     def desk(self, path: str | Path) -> Desk:
         """Raises: VideoError: the file cannot be read."""
         path = Path(path).expanduser()

@@ -75,6 +75,12 @@ class Episode:
     budget: Budget
     temperature: float = 0.0
     top_p: float = 1.0
+    times_s: tuple[float, ...] | None = None
+    """What to look at first; None for uniform times."""
+    hint: str = ""
+    """Written behind the question."""
+    notebook: TextMemory | None = None
+    """What is kept across questions; None keeps nothing."""
 
     @cached_property
     def allowance(self) -> Allowance:
@@ -100,6 +106,7 @@ class Episode:
             captioner=captioner,
             frames_left=lambda: frames,
             max_side=self.profile.max_side,
+            notebook=self.notebook,
         )
 
 
@@ -162,6 +169,7 @@ def spent(usage: Usage, turn: Turn, context: int) -> Usage:
     return spend(
         usage,
         turns=1,
+        model_calls=1,
         sampled_tokens=len(said.token_ids),
         prefill_tokens=said.prefill_tokens,
         reused_tokens=said.reused_tokens,

@@ -74,6 +74,15 @@ class Answered:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Decided:
+    """A test-time scaling strategy did something: which one, what, and after how many seconds."""
+
+    by: str
+    text: str
+    at_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Finished:
     """The end of the episode, always last. `result` is None when it ended in an error (`trajectory.error` says which)."""
 
@@ -81,4 +90,4 @@ class Finished:
     result: Result | None
 
 
-Event = Indexing | Skimmed | Thought | Called | Observed | Misread | Forced | Answered | Finished
+Event = Indexing | Skimmed | Thought | Called | Observed | Misread | Forced | Answered | Decided | Finished

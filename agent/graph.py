@@ -46,11 +46,16 @@ def _graph() -> StateGraph[State, Episode]:
     graph = StateGraph(State, context_schema=Episode)
     for step in (skim, think, act, answer):
         graph.add_node(step.__name__, _node(step))
-    graph.add_edge(START, "skim")
+    graph.add_conditional_edges(START, _first, ["skim", "think", "act", "answer", END])
     for name in ("skim", "think", "act"):
         graph.add_conditional_edges(name, _next, ["think", "act", "answer", END])
     graph.add_edge("answer", END)
     return graph
+
+
+async def _first(state: State) -> str:
+    """A fresh episode begins with a skim; one that branches off from another goes on where it stands."""
+    return await _next(state) if state["turns"] or state["pending"].token_ids else "skim"
 
 
 async def _next(state: State) -> str:  # async, or LangGraph starts a thread for it

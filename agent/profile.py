@@ -32,6 +32,9 @@ class Profile:
     notice: str = ""
     """What users should know of this model, in a sentence."""
     budget: Budget = field(default_factory=Budget)
+    tools: tuple[str, ...] | None = None
+    """The tools that the model was trained to use, in the order in which it is told of them; None for all that are of use with
+    a video."""
 
 
 def load_profile(folder: Path) -> Profile:

@@ -13,15 +13,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
+from ..core.budget import Usage
 from ..core.nouns import Answer, FinishReason, Message, Observation, StopReason, ToolCall
 from ..core.policy import Parsed
-from ..core.sampling import uniform_times
-from ..core.scoring import match_choice, parse_spans
+from ..core.sampling import thinned, uniform_times
+from ..core.scoring import match_choice, parse_boxes, parse_spans
 from ..core.trajectory import Turn
 from ..tools.contract import failed
 from . import prompts
 from .allowance import ANSWER_TOKENS, shares, spend
 from .captioner import PolicyCaptioner
+from .confidence import answer_confidence as sure
 from .episode import Episode, Pending, State, context_ids, generate, make_turn, spent, turn_seed
 from .events import Answered, Called, Event, Forced, Misread, Observed, Skimmed, Thought
 
@@ -38,12 +40,16 @@ async def skim(state: State, episode: Episode, emit: Emit) -> dict[str, Any]:
     """Uniform frames over the whole video, then the question."""
     video, renderer, task = episode.desk.video, episode.policy.renderer, state["task"]
     specs, system = episode.toolbox.specs, episode.profile.system
-    bare = prompts.first_messages(video.duration_s, (), task.question, task.choices, system)
+    question = task.question + episode.hint
+    bare = prompts.first_messages(video.duration_s, (), question, task.choices, system)
     empty = len(renderer.start(bare, specs).token_ids)
     room = episode.allowance.frames(state["usage"], empty, episode.frame_tokens)
-    times = uniform_times(video.readable_s, min(episode.profile.skim_frames, room))
+    if episode.times_s is None:
+        times = uniform_times(video.readable_s, min(episode.profile.skim_frames, room))
+    else:
+        times = thinned(episode.times_s, room)
     frames = tuple(await asyncio.to_thread(episode.context(room).frames_at, times)) if times else ()
-    messages = prompts.first_messages(video.duration_s, frames, task.question, task.choices, system)
+    messages = prompts.first_messages(video.duration_s, frames, question, task.choices, system)
     start = renderer.start(messages, specs)
     emit(Skimmed(frames=frames))
     return {
@@ -65,7 +71,7 @@ async def think(state: State, episode: Episode, emit: Emit) -> dict[str, Any]:
     tokens = allowance.turn_tokens(usage, context, episode.profile.turn_tokens)
     completion = await generate(state, episode, pending, tokens, allowance.turn_seconds(usage))
     if completion is None or not completion.token_ids:
-        return {"stop": StopReason.TIMEOUT}
+        return {"stop": StopReason.TIMEOUT, "usage": spend(usage, model_calls=1)}
     index = len(state["turns"])
     parsed = episode.policy.renderer.parse(completion.text, index)
     emit(Thought(turn=index, thought=parsed.thought, text=completion.text))
@@ -76,7 +82,8 @@ async def think(state: State, episode: Episode, emit: Emit) -> dict[str, Any]:
         "usage": spent(usage, turn, context),
     }
     if parsed.tool_calls or parsed.answer is not None:
-        no_more = parsed.tool_calls and episode.budget.left(update["usage"], "turns") < 1
+        left = episode.budget.left
+        no_more = parsed.tool_calls and min(left(update["usage"], n) for n in ("turns", "model_calls")) < 1
         return {**update, "faults": 0, "stop": StopReason.MAX_TURNS if no_more else None}
     return {**update, **_unreadable(cast(State, {**state, **update}), episode, parsed, emit)}
 
@@ -117,12 +124,12 @@ async def act(state: State, episode: Episode, emit: Emit) -> dict[str, Any]:
         allowed = 0
         stop = StopReason.MAX_FRAMES if budget.left(usage, "frames") < 1 else StopReason.CONTEXT_FULL
     what = "frames" if stop is StopReason.MAX_FRAMES else "tool calls"
-    done, tokens, captioned = await _observe(state, episode, calls[:allowed], room, emit)
+    done, captioning = await _observe(state, episode, calls[:allowed], room, emit)
     refused = [failed(call, prompts.out_of(what)) for call in calls[allowed:]]
     observations, delta, cut = _fit(episode, context, turn, [*done, *refused])
     for observation in observations:
         emit(Observed(turn=turn.index, observation=observation))
-    usage = spend(usage, tool_calls=allowed, frames=len(delta.frames) + captioned, sampled_tokens=tokens)
+    usage = spend(usage + captioning, tool_calls=allowed, frames=len(delta.frames))
     return {
         "turns": (*state["turns"][:-1], replace(turn, observations=observations)),
         "pending": delta,
@@ -133,15 +140,16 @@ async def act(state: State, episode: Episode, emit: Emit) -> dict[str, Any]:
 
 async def _observe(
     state: State, episode: Episode, calls: Sequence[ToolCall], frames: int, emit: Emit
-) -> tuple[list[Observation], int, int]:
-    """(observations in the order of `calls`, tokens that captions took, frames that were captioned)."""
+) -> tuple[list[Observation], Usage]:
+    """(observations in the order of `calls`, what describing frames cost)."""
     usage, turn = state["usage"], state["turns"][-1].index
     seconds = episode.allowance.turn_seconds(usage)
     left = episode.budget.left(usage, "sampled_tokens") - ANSWER_TOKENS
     tokens = shares(int(min(1 << 20, max(0, left))), len(calls)) if calls else []
+    captions = shares(episode.allowance.captions(usage), len(calls)) if calls else []
     captioners = [
-        PolicyCaptioner(episode.policy, f"{episode.run_id}/{call.id}", turn_seed(state, turn), n, seconds)
-        for call, n in zip(calls, tokens, strict=True)
+        PolicyCaptioner(episode.policy, f"{episode.run_id}/{call.id}", turn_seed(state, turn), n, seconds, m)
+        for call, n, m in zip(calls, tokens, captions, strict=True)
     ]
 
     async def one(call: ToolCall, share: int, captioner: PolicyCaptioner) -> Observation:
@@ -156,7 +164,7 @@ async def _observe(
 
     parts = shares(frames, len(calls)) if calls else []
     done = await asyncio.gather(*(one(*three) for three in zip(calls, parts, captioners, strict=True)))
-    return list(done), sum(c.spent_tokens for c in captioners), sum(c.frames_shown for c in captioners)
+    return list(done), sum((c.spent for c in captioners), Usage())
 
 
 def _fit(
@@ -184,7 +192,8 @@ async def answer(state: State, episode: Episode, emit: Emit) -> dict[str, Any]:
     if state["stop"] is None:
         turn = state["turns"][-1]
         parsed = episode.policy.renderer.parse(turn.completion.text, turn.index)
-        given = _answer(state, episode, parsed.answer or "", parsed.evidence or "")
+        cited, confidence = (parsed.evidence or "", parsed.boxes or ""), sure(turn.completion, episode.policy)
+        given = _answer(state, episode, parsed.answer or "", cited, confidence)
         emit(Answered(answer=given))
         return {"answer": given, "stop": StopReason.ANSWERED}
     emit(Forced(reason=state["stop"]))
@@ -214,13 +223,15 @@ async def _force(state: State, episode: Episode, emit: Emit) -> dict[str, Any]:
         return {"answer": unknown}
     completion = await generate(state, episode, delta, tokens, allowance.answer_seconds(usage))
     if completion is None or not completion.token_ids:
-        return {"answer": unknown}
+        return {"answer": unknown, "usage": spend(usage, model_calls=1)}
     index = len(state["turns"])
     emit(Thought(turn=index, thought="", text=opening + completion.text))
     turn = make_turn(index, delta, completion, Parsed())
     said, _, rest = completion.text.partition("</answer>")
     said = re.split(r"<|\n", said.strip())[0].strip()
-    given = _answer(state, episode, said, rest) if said else unknown
+    spans, _, boxes = rest.partition("<box>")
+    confidence = sure(completion, episode.policy, said) if said else None
+    given = _answer(state, episode, said, (spans, boxes), confidence) if said else unknown
     return {
         "answer": given,
         "turns": (*state["turns"], turn),
@@ -240,10 +251,13 @@ def _opening(state: State) -> str | None:
     return prompts.FORCED_ANSWER_AFTER_CUT if thinking else "\n<answer>"
 
 
-def _answer(state: State, episode: Episode, text: str, evidence: str) -> Answer:
+def _answer(state: State, episode: Episode, text: str, cited: tuple[str, str], confidence: float | None) -> Answer:
+    """`cited`: the texts in which spans and boxes are written."""
     video, choices = episode.desk.video, state["task"].choices
     return Answer(
         text=text.strip(),
         choice=match_choice(text, choices) if choices else None,
-        evidence=parse_spans(evidence, video.id, video.duration_s),
+        evidence=parse_spans(cited[0], video.id, video.duration_s),
+        confidence=confidence,
+        boxes=parse_boxes(cited[1], video.id),
     )

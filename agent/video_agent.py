@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..core.budget import Budget, Usage
 from ..core.errors import DataError, ModelError, PlayheadError
@@ -29,18 +29,24 @@ from ..core.home import cache_dir
 from ..core.nouns import Answer, StopReason, Task
 from ..core.policy import Policy
 from ..core.trajectory import Trajectory, new_id
+from ..core.video import Video
 from ..tools.contract import Tool
-from ..tools.toolbox import Toolbox, default_toolbox
+from ..tools.toolbox import Toolbox, default_toolbox, tools_for
 from .desk import Desk, Shelf
 from .embedded import EMBEDDED, EMBEDDED_PROFILE, checkpoint_dir
 from .events import Event, Finished, Indexing
+from .manner import Manner
 from .profile import PROFILE_FILE, Profile, load_profile
 
 if TYPE_CHECKING:
     from ..memory.encoder import Encoder
+    from ..memory.text import TextMemory
+    from .episode import Episode
     from .policies.loading import LoadOptions
+    from .scaling.strategy import Scaled, Strategy
 
 _LOG = logging.getLogger("playhead")
+NOTEBOOK_FILE = "notebook.sqlite"
 INDEX_TOOL = "search_clips"
 """With this tool at hand the index is built before the clock starts: it is kept, and serves every later question."""
 
@@ -53,14 +59,16 @@ class Result:
     trajectory: Trajectory
     warnings: tuple[str, ...] = ()
     """What was wrong with the video, and what the model's profile wants users to know."""
+    scaled: Scaled | None = None
+    """All that a test-time scaling strategy did, where one was asked for; `trajectory` is then the run that it chose."""
 
     @property
     def usage(self) -> Usage:
-        return self.trajectory.usage
+        return (self.scaled or self.trajectory).usage
 
     @property
     def stop_reason(self) -> StopReason:
-        return self.trajectory.stop_reason
+        return (self.scaled or self.trajectory).stop_reason
 
 
 class VideoAgent:
@@ -70,19 +78,24 @@ class VideoAgent:
         model: "embedded", a folder or hub id of a Qwen3-VL, Qwen2.5-VL or SmolVLM2 checkpoint, `http://HOST:PORT/v1#NAME`
             for a model behind an OpenAI-compatible server, or a `Policy`.
         budget: what an episode may spend; None for the model's own default.
-        tools: names of playhead's tools, or `Tool`s; None for all of playhead's, () for none.
+        tools: names of playhead's tools, or `Tool`s; () for none; None for those that the model's profile names, or else all
+            that are of use with the video asked about.
         encoder: what the clip index is embedded with: an `Encoder`, or a spec for `memory.encoder.load_encoder`.
         skim_frames: uniform frames shown first; None for the model's own default.
         home: where indexes and frames are kept; None for `core.home.cache_dir()`.
+        frames: another folder for the frames, such as that of the set of trajectories they belong to.
         seed, temperature, top_p: how the policy samples; temperature 0 is greedy.
         checkpoints: an SQLite file in which every step of every run is saved.
         profile: how the model wants to be asked; None for what lies beside its weights.
         device: "cpu" or "cuda"; None to choose.
         load: type, device map, attention, 4-bit, adapter of a model that runs in this process; None for the usual.
+        notebook: keep notes and descriptions for later questions about the same video, in an SQLite file under `home` (True) or
+            in the one given; without it every question starts with an empty head, as measuring needs it.
         report: gets a line when something on disk had to be rebuilt; None for the log.
 
     Raises:
         ModelError: the model cannot be had.
+        DataError: the notebook cannot be opened.
         ValueError: a tool of an unknown name.
     """
 
@@ -95,6 +108,7 @@ class VideoAgent:
         encoder: str | Encoder = "embedded",
         skim_frames: int | None = None,
         home: Path | None = None,
+        frames: Path | None = None,
         seed: int = 0,
         temperature: float = 0.0,
         top_p: float = 1.0,
@@ -102,45 +116,87 @@ class VideoAgent:
         profile: Profile | None = None,
         device: str | None = None,
         load: LoadOptions | None = None,
+        notebook: bool | Path = False,
         report: Callable[[str], None] | None = None,
     ) -> None:
         home = cache_dir() if home is None else home
-        self.toolbox = _toolbox(tools)
-        self.policy, self.store, own = _policy(model, home, device, load)
+        self.policy, self.store, own = _policy(model, frames or home / "frames", device, load)
         self.profile = profile or own
+        chosen = self.profile.tools if tools is None else tools
+        self.toolbox, self._tools_by_video = _toolbox(chosen), chosen is None
+        self.notebook = _notebook(home / NOTEBOOK_FILE if notebook is True else notebook)
         if skim_frames is not None:
             self.profile = _with_skim(self.profile, skim_frames)
-        self.budget = budget or self.profile.budget
+        self.budget, self.given_budget = budget or self.profile.budget, budget
         self.seed, self.temperature, self.top_p = seed, temperature, top_p
         self.checkpoints = checkpoints
         self.shelf = Shelf(self.store, lambda: _encoder(encoder, device), home / "index", report or _LOG.warning)
 
-    def ask(self, video: str | Path, question: str, choices: Sequence[str] = (), *, run_id: str | None = None) -> Result:
+    def ask(
+        self,
+        video: str | Path,
+        question: str,
+        choices: Sequence[str] = (),
+        *,
+        run_id: str | None = None,
+        strategy: str | Strategy | None = None,
+    ) -> Result:
         """Answer one question.
+
+        Args:
+            strategy: how to spend more compute on it: a spec such as "vote(tools,n=8)" (docs/scaling.md), or a `Strategy`. The
+                agent's budget, where it was given one, then bounds all that is done together.
 
         Raises:
             VideoError: the video cannot be read.
             ModelError: the episode ended in an error.
+            StrategyError: there is no such strategy or parameter.
         """
-        return _run_to_end(self._ask(video, question, choices, run_id))
+        return _run_to_end(self._ask(video, question, choices, run_id, strategy))
 
     async def astream(
-        self, video: str | Path, question: str, choices: Sequence[str] = (), *, run_id: str | None = None
+        self,
+        video: str | Path,
+        question: str,
+        choices: Sequence[str] = (),
+        *,
+        run_id: str | None = None,
+        strategy: str | Strategy | None = None,
     ) -> AsyncIterator[Event]:
-        """Every step as it happens; `Finished` comes last.
+        """Every step as it happens, or with a strategy every decision that it takes; `Finished` comes last.
 
         Raises:
             VideoError: the video cannot be read.
+            StrategyError: there is no such strategy or parameter.
         """
         task = Task(id=run_id or new_id(), question=question, video=str(video), choices=tuple(choices))
+        chosen = _strategy(strategy)
         desk = await asyncio.to_thread(self.shelf.desk, task.video)
-        async for event in self._events(task, desk, run_id or new_id(), self.seed, ""):
+        if chosen is not None:
+            from .scaling.stream import scaled_events
+
+            if chosen.uses_tools and self.needs_index:
+                async for event in _indexing(desk):
+                    yield event
+            async for event in scaled_events(self, task, chosen):
+                yield event
+            return
+        async for event in self._events(task, desk, run_id or new_id(), self.seed, "", Manner()):
             yield event
 
     async def arun(
-        self, task: Task, *, seed: int | None = None, run_id: str | None = None, group_id: str = ""
+        self,
+        task: Task,
+        *,
+        seed: int | None = None,
+        run_id: str | None = None,
+        group_id: str = "",
+        manner: Manner | None = None,
     ) -> Trajectory:
         """One episode as data. Whatever fails (the file, a tool, the policy) is on the trajectory, with stop reason ERROR.
+
+        Args:
+            manner: how this episode differs from the agent's usual one.
 
         Raises:
             DataError: `run_id` is the id of a saved run of another task.
@@ -149,67 +205,103 @@ class VideoAgent:
         trajectory: Trajectory | None = None
         try:
             desk = await asyncio.to_thread(self.shelf.desk, task.video)
-            async for event in self._events(task, desk, run_id, seed, group_id):
+            async for event in self._events(task, desk, run_id, seed, group_id, manner or Manner()):
                 if isinstance(event, Finished):
                     trajectory = event.trajectory
         except DataError:
             raise
         except PlayheadError as error:
-            return self._trajectory(task, run_id, seed, group_id, {"stop": StopReason.ERROR, "error": str(error)})
+            failed = {"stop": StopReason.ERROR, "error": str(error)}
+            return self._trajectory(task, run_id, seed, group_id, failed, manner or Manner())
         assert trajectory is not None, "an episode always finishes"
         return trajectory
 
-    async def _ask(self, video: str | Path, question: str, choices: Sequence[str], run_id: str | None) -> Result:
-        async for event in self.astream(video, question, choices, run_id=run_id):
+    async def _ask(
+        self,
+        video: str | Path,
+        question: str,
+        choices: Sequence[str],
+        run_id: str | None,
+        strategy: str | Strategy | None,
+    ) -> Result:
+        async for event in self.astream(video, question, choices, run_id=run_id, strategy=strategy):
             if isinstance(event, Finished):
                 if event.result is None:
                     raise ModelError(event.trajectory.error or "the episode failed")
                 return event.result
         raise AssertionError("an episode always finishes")
 
-    async def _events(self, task: Task, desk: Desk, run_id: str, seed: int, group_id: str) -> AsyncIterator[Event]:
-        from ..memory.text import TextMemory
-        from .episode import Episode
+    async def _events(
+        self, task: Task, desk: Desk, run_id: str, seed: int, group_id: str, manner: Manner
+    ) -> AsyncIterator[Event]:
+        from .episode import fresh_state
         from .graph import build_graph, build_saved_graph
 
-        if any(spec.name == INDEX_TOOL for spec in self.toolbox.specs):
+        if manner.tools and self.needs_index:
             async for event in _indexing(desk):
                 yield event
         # Captions belong to their run, so that no run sees what another one wrote; they are saved where the run is.
-        texts = TextMemory(":memory:" if self.checkpoints is None else self.checkpoints.parent / f"{run_id}.texts.sqlite")
-        episode = Episode(
-            run_id=run_id,
-            policy=self.policy,
-            toolbox=self.toolbox,
-            desk=desk,
-            texts=texts,
-            profile=self.profile,
-            budget=self.budget,
-            temperature=self.temperature,
-            top_p=self.top_p,
-        )
+        await asyncio.to_thread(self.toolbox_for, desk.video)  # reads subtitles, once
+        episode = self.episode(desk, run_id, manner)
         state: dict[str, Any] = {}
         try:
             async with _saver(self.checkpoints) as saver:
                 graph = build_graph() if saver is None else build_saved_graph(saver)
-                async for event in _stream(graph, episode, task, seed, saved=saver is not None):
+                start = fresh_state(task, seed) if manner.start is None else manner.start
+                async for event in _stream(graph, episode, start, saved=saver is not None):
                     if isinstance(event, dict):
                         state = event
                     else:
                         yield event
         finally:
-            texts.close()
+            episode.texts.close()
             forget = getattr(self.policy, "forget", None)
             if forget is not None:
                 forget(run_id)
-        trajectory = self._trajectory(task, run_id, seed, group_id, state)
+        trajectory = self._trajectory(task, run_id, seed, group_id, state, manner)
         result = None
         if trajectory.answer is not None:
             warnings = (*desk.video.warnings, *filter(None, [self.profile.notice]))
             result = Result(answer=trajectory.answer, trajectory=trajectory, warnings=warnings)
         yield Finished(trajectory=trajectory, result=result)
 
-    def _trajectory(self, task: Task, run_id: str, seed: int, group_id: str, state: dict[str, Any]) -> Trajectory:
+    @property
+    def needs_index(self) -> bool:
+        return any(spec.name == INDEX_TOOL for spec in self.toolbox.specs)
+
+    def toolbox_for(self, video: Video) -> Toolbox:
+        """The tools of an episode about `video`."""
+        return tools_for(video, notebook=self.notebook is not None) if self._tools_by_video else self.toolbox
+
+    def episode(self, desk: Desk, run_id: str, manner: Manner) -> Episode:
+        """What one run works with; its `texts` are to be closed."""
+        from ..memory.text import TextMemory
+        from .episode import Episode
+
+        profile = self.profile
+        if manner.skim_frames is not None:
+            profile = _with_skim(profile, manner.skim_frames)
+        if manner.turn_tokens is not None:
+            profile = replace(profile, turn_tokens=manner.turn_tokens)
+        texts = ":memory:" if self.checkpoints is None else self.checkpoints.parent / f"{run_id}.texts.sqlite"
+        return Episode(
+            run_id=run_id,
+            policy=self.policy,
+            toolbox=self.toolbox_for(desk.video) if manner.tools else Toolbox(()),
+            desk=desk,
+            texts=TextMemory(texts),
+            notebook=self.notebook,
+            profile=profile,
+            budget=manner.budget or self.budget,
+            temperature=self.temperature if manner.temperature is None else manner.temperature,
+            top_p=self.top_p,
+            times_s=manner.times_s,
+            hint=manner.hint,
+        )
+
+    def _trajectory(
+        self, task: Task, run_id: str, seed: int, group_id: str, state: dict[str, Any], manner: Manner
+    ) -> Trajectory:
         return Trajectory(
             id=run_id,
             group_id=group_id or task.id,
@@ -217,23 +309,21 @@ class VideoAgent:
             turns=state.get("turns", ()),
             answer=state.get("answer"),
             stop_reason=state["stop"],
-            budget=self.budget,
+            budget=manner.budget or self.budget,
             usage=state.get("usage", Usage()),
             error=state.get("error"),
             seed=seed,
             model=self.policy.name,
             exact=self.policy.exact and all(turn.completion.exact for turn in state.get("turns", ())),
-            temperature=self.temperature,
+            temperature=self.temperature if manner.temperature is None else manner.temperature,
         )
 
 
-async def _stream(graph: Any, episode: Any, task: Task, seed: int, *, saved: bool) -> AsyncIterator[Any]:
+async def _stream(graph: Any, episode: Episode, start: Any, *, saved: bool) -> AsyncIterator[Any]:
     """Events of the graph, with its last state (a dict) at the end; goes on from a checkpoint where there is one."""
-    from .episode import fresh_state
-
     # The recursion limit counts nodes; our own limits end an episode long before.
     config = {"configurable": {"thread_id": episode.run_id}, "recursion_limit": 100_000}
-    start: Any = fresh_state(task, seed)
+    task, seed = start["task"], start["seed"]
     if saved:
         snapshot = await graph.aget_state(config)
         if snapshot.values:
@@ -288,15 +378,15 @@ async def _saver(path: Path | None) -> AsyncIterator[Any]:
 
 
 def _policy(
-    model: str | Policy, home: Path, device: str | None, load: LoadOptions | None
+    model: str | Policy, frames: Path, device: str | None, load: LoadOptions | None
 ) -> tuple[Policy, FrameStore, Profile]:
     """(the policy, the store that holds its frames, its profile)."""
     if load is not None and (not isinstance(model, str) or model.startswith(("http://", "https://"))):
         raise ModelError("load options are for models that are loaded in this process, by folder or hub id")
     if not isinstance(model, str):
         store = getattr(model, "store", None)
-        return model, store if isinstance(store, FrameStore) else FrameStore(home / "frames"), Profile()
-    store = FrameStore(home / "frames")
+        return model, store if isinstance(store, FrameStore) else FrameStore(frames), Profile()
+    store = FrameStore(frames)
     if model.startswith(("http://", "https://")):
         from .policies.openai import OpenAIPolicy
 
@@ -318,6 +408,20 @@ def _toolbox(tools: Sequence[str | Tool] | None) -> Toolbox:
     if tools is None:
         return default_toolbox()
     return Toolbox(t for tool in tools for t in ([tool] if isinstance(tool, Tool) else default_toolbox([tool]).tools))
+
+
+def _notebook(path: Path | Literal[False]) -> TextMemory | None:
+    from ..memory.text import TextMemory
+
+    return TextMemory(path) if path else None
+
+
+def _strategy(strategy: str | Strategy | None) -> Strategy | None:
+    if not isinstance(strategy, str):
+        return strategy
+    from .scaling.spec import parse_strategy
+
+    return parse_strategy(strategy)
 
 
 def _encoder(spec: str | Encoder, device: str | None) -> Encoder:

@@ -44,6 +44,12 @@ SIDE = 224
 """Frames are squares of this many pixels: 49 placeholders each."""
 
 SHAPES: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "text": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2,
+                 "num_key_value_heads": 1, "head_dim": 32, "vocab_size": 1536},
+        "rope": [8, 4, 4],
+        "vision": {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "deepstack_visual_indexes": [0]},
+    },
     "10m": {
         "text": {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 5, "num_attention_heads": 6,
                  "num_key_value_heads": 2, "head_dim": 64, "vocab_size": 1536},
@@ -144,7 +150,7 @@ def build_renderer() -> Qwen3VLRenderer:
         video_processor=Qwen3VLVideoProcessor(**shape), chat_template=CHAT_TEMPLATE,
     )  # fmt: skip
     renderer = Qwen3VLRenderer(processor)
-    renderer.__dict__["stop_token_ids"] = ()  # every completion runs to its full length
+    vars(renderer)["stop_token_ids"] = ()  # every completion runs to its full length
     return renderer
 
 

@@ -16,7 +16,7 @@ from typing import Annotated, cast
 import typer
 
 from ..core.errors import PlayheadError
-from . import ask, evaluate, find, show, world
+from . import ask, collect, data, evaluate, find, rewards, show, train, train_dpo, train_grpo, train_rft, world
 
 # The line is the message: what a user needs is in it, and a traceback is for our own faults only.
 app = typer.Typer(
@@ -32,6 +32,9 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 evals = typer.Typer(help="Measure an agent on a benchmark.", no_args_is_help=True)
+reward = typer.Typer(help="What rubrics pay for.", no_args_is_help=True)
+sets = typer.Typer(help="Sets of trajectories: look, check, export, import.", no_args_is_help=True)
+trains = typer.Typer(help="Train a model on what agents did.", no_args_is_help=True)
 worlds = typer.Typer(help="Make long videos whose answers are known.", no_args_is_help=True)
 
 
@@ -59,6 +62,22 @@ worlds.command("make")(world.make)
 app.add_typer(worlds, name="world")
 evals.command("world")(evaluate.world)
 app.add_typer(evals, name="eval")
+reward.command("explain")(rewards.explain)
+app.add_typer(reward, name="rewards")
+app.command("collect")(collect.collect)
+sets.command("stats")(data.stats)
+sets.command("view")(data.view)
+sets.command("export")(data.export)
+sets.command("import")(data.import_)
+sets.command("validate")(data.validate)
+sets.command("think")(data.think)
+app.add_typer(sets, name="data")
+trains.command("sft")(train.sft)
+trains.command("merge")(train.merge)
+trains.command("dpo")(train_dpo.dpo)
+trains.command("rft")(train_rft.rft)
+trains.command("grpo")(train_grpo.grpo)
+app.add_typer(trains, name="train")
 app.command("view")(show.view)
 app.command("demo")(show.demo)
 

@@ -29,6 +29,8 @@ from .options import (
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ..agent.events import Finished
+    from ..agent.scaling.strategy import Scaled, Strategy
     from ..agent.video_agent import VideoAgent
     from ..core.trajectory import Trajectory
 
@@ -40,7 +42,12 @@ def ask(
     model: Model = "embedded",
     encoder: Annotated[str, typer.Option(help="embedded, or MODEL_NAME:/path/to/weights of OpenCLIP.")] = "embedded",
     budget: Annotated[
-        str | None, typer.Option(help="Limits: frames=64,seconds=20; also turns, calls, context, tokens.")
+        str | None,
+        typer.Option(help="Hard limits: frames=64,seconds=20; also turns, calls, context, tokens, models (its calls)."),
+    ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(help="Spend more on the question: vote, vote:n=16, refine(vote(tools,n=4)), ...; see docs/scaling.md."),
     ] = None,
     trace: Annotated[bool, typer.Option("--trace", help="Print every step as it happens.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
@@ -59,9 +66,13 @@ def ask(
     and it says so. For real footage give --model a Qwen3-VL, Qwen2.5-VL or SmolVLM2 checkpoint, or the address of
     a server, and --encoder OpenCLIP weights.
 
+    With --strategy the question is answered by a test-time scaling strategy, under one --budget for all that it does. Without a
+    budget it may spend a plain run's as many times as it makes runs.
+
     Examples:
 
         playhead ask film.mp4 "When does the red star appear?" --trace
+        playhead ask film.mp4 "When does the red star appear?" --strategy vote --budget frames=64,seconds=20 --trace
         playhead ask film.mp4 "Which way does it move?" --choices left,right,up,down --json
         playhead ask match.mp4 "Who scores first?" --model /models/Qwen3-VL-8B-Instruct --budget frames=64,seconds=60
         playhead ask match.mp4 "Who scores first?" --model http://127.0.0.1:8000/v1#Qwen/Qwen3-VL-8B-Instruct
@@ -73,6 +84,7 @@ def ask(
     if not question.strip():
         raise UsageProblem("the question is empty; ask something")
     options = parse_choices(choices)
+    scaling = None if strategy is None else _strategy(strategy)
     limits = parse_budget(budget)
     load = parse_load(
         model, dtype=dtype, device_map=device_map, attention=attention, four_bit=four_bit, adapter=adapter
@@ -82,68 +94,95 @@ def ask(
         say.print(f"playhead: {warning}", markup=False)
     quiet_loading(model)
     agent = VideoAgent(model, budget=limits, encoder=encoder, load=load)
+    if scaling is not None and budget is not None:  # what is not named is as much as the strategy needs
+        agent.given_budget = parse_budget(budget, scaling.default_budget(agent.profile.budget))
     if "embedded" in (model, encoder):
         embedded_only(video)
-    trajectory = asyncio.run(_run(agent, video, question, options, say, trace))
+    end = asyncio.run(_run(agent, video, question, options, scaling, say, trace))
+    trajectory, scaled = end.trajectory, end.result.scaled if end.result else None
     if save is not None:
-        _append(save, trajectory)
+        for kept in scaled.trajectories if scaled else (trajectory,):
+            _append(save, kept)
     if as_json:
-        console().print_json(json.dumps(as_plain(trajectory)))
+        console().print_json(json.dumps(as_plain(trajectory, scaled)))
     else:
-        _say(trajectory, console())
+        _say(trajectory, scaled, console())
     if trajectory.answer is None:
         raise typer.Exit(1)
 
 
+def _strategy(text: str) -> Strategy:
+    from ..agent.scaling.spec import parse_strategy
+
+    return parse_strategy(text)
+
+
 async def _run(
-    agent: VideoAgent, video: Path, question: str, choices: tuple[str, ...], said: Console, trace: bool
-) -> Trajectory:
+    agent: VideoAgent,
+    video: Path,
+    question: str,
+    choices: tuple[str, ...],
+    strategy: Strategy | None,
+    said: Console,
+    trace: bool,
+) -> Finished:
     from ..agent.events import Finished, Indexing
     from ..demo.live import show
 
-    trajectory = None
+    end = None
     with progress_bar(said) as bar:
         row = bar.add_task("indexing", total=1.0, visible=False)
-        async for event in agent.astream(video, question, choices):
+        async for event in agent.astream(video, question, choices, strategy=strategy):
             if isinstance(event, Indexing):
                 bar.update(row, completed=event.share, visible=event.share < 1)
             elif isinstance(event, Finished):
-                trajectory = event.trajectory
+                end = event
             elif trace:
                 show(event, said)
-    assert trajectory is not None, "an episode ends with Finished"
-    return trajectory
+    assert end is not None, "an episode ends with Finished"
+    return end
 
 
-def as_plain(trajectory: Trajectory) -> dict[str, Any]:
-    """What `--json` prints: the answer, its evidence in seconds, why the episode ended and what it cost."""
+def as_plain(trajectory: Trajectory, scaled: Scaled | None = None) -> dict[str, Any]:
+    """What `--json` prints: the answer, its evidence in seconds, why the episode ended and what it cost. With a strategy the
+    answer, the reason and the cost are those of all its runs."""
     from ..core.codec import to_plain
 
-    answer = trajectory.answer
+    whole = scaled or trajectory
+    answer = whole.answer
+    plan = {} if scaled is None else {"strategy": scaled.strategy, "why": scaled.why, "runs": len(scaled.trajectories)}
     return {
         "question": trajectory.task.question,
         "answer": answer.text if answer else None,
         "choice": answer.choice if answer else None,
+        "confidence": answer.confidence if answer else None,
         "evidence": [[c.start_s, c.end_s] for c in answer.evidence] if answer else [],
         "looked_at": [[c.start_s, c.end_s] for c in trajectory.evidence_seen],
-        "stop_reason": trajectory.stop_reason.value,
-        "error": trajectory.error,
-        "usage": to_plain(trajectory.usage),
+        "stop_reason": whole.stop_reason.value,
+        "error": whole.error,
+        "usage": to_plain(whole.usage),
         "model": trajectory.model,
+        **plan,
     }
 
 
-def _say(trajectory: Trajectory, out: Console) -> None:
+def _say(trajectory: Trajectory, scaled: Scaled | None, out: Console) -> None:
     from ..demo.live import spans
 
-    answer, usage = trajectory.answer, trajectory.usage
+    whole = scaled or trajectory
+    answer, usage = whole.answer, whole.usage
     if answer is None:
         out.print(f"no answer ({trajectory.error or trajectory.stop_reason.value})", markup=False)
     else:
         out.print(answer.text, style="bold", markup=False)
         out.print(f"evidence: {spans(answer.evidence) or 'none cited'} (seconds)", markup=False)
     cost = f"{usage.turns} turns, {usage.tool_calls} calls, {usage.frames} frames, {usage.wall_s:.1f} s"
-    out.print(f"{cost}, {trajectory.stop_reason.value.replace('_', ' ')}", style="dim", markup=False)
+    out.print(f"{cost}, {whole.stop_reason.value.replace('_', ' ')}", style="dim", markup=False)
+    if scaled is not None:
+        tokens = f"{usage.prefill_tokens} tokens prefilled, {usage.reused_tokens} reused, {usage.sampled_tokens} sampled"
+        confidence = "" if answer is None or answer.confidence is None else f", confidence {answer.confidence:.2f}"
+        runs = f"{len(scaled.trajectories)} runs, {usage.model_calls} model calls"
+        out.print(f"{scaled.strategy}: {scaled.why}{confidence}; {runs}, {tokens}", style="dim", markup=False)
 
 
 def _append(path: Path, trajectory: Trajectory) -> None:

@@ -36,8 +36,14 @@ FourBit = Annotated[
 ]
 Adapter = Annotated[str | None, typer.Option(help="Folder or hub id of a PEFT adapter.", rich_help_panel=_PANEL)]
 
-_SHORT = {"calls": "tool_calls", "context": "context_tokens", "tokens": "sampled_tokens", "seconds": "wall_s"}
-_NAMES = ("turns", "calls", "frames", "context", "tokens", "seconds")
+_SHORT = {
+    "calls": "tool_calls",
+    "context": "context_tokens",
+    "tokens": "sampled_tokens",
+    "models": "model_calls",
+    "seconds": "wall_s",
+}
+_NAMES = ("turns", "calls", "frames", "context", "tokens", "models", "seconds")
 
 
 class UsageProblem(PlayheadError):

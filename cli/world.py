@@ -15,8 +15,9 @@ def make(
     videos: Annotated[int, typer.Option(help="How many videos.", min=1)] = 4,
     minutes: Annotated[str, typer.Option(help="Minutes of each video; several (10,20,30) are taken in turn.")] = "20",
     seed: Annotated[int, typer.Option(help="The world seed of the first video; the next ones count up.", min=0)] = 0,
+    kinds: Annotated[str, typer.Option(help="Kinds of questions: seven, all (ten), or names separated by commas.")] = "seven",
 ) -> None:
-    """Make long videos whose answers are known by construction, with questions of seven kinds.
+    """Make long videos whose answers are known by construction, with questions of seven kinds (or ten).
 
     Events are rare and short: a shape of some colour crosses the screen for a few seconds, perhaps with a digit on it.
     Distractors share its colour or its shape. Each video gets a question of each kind: attribute, motion, first, count,
@@ -26,14 +27,19 @@ def make(
 
         playhead world make --out world --videos 4 --minutes 20 --seed 1
         playhead world make --out world --videos 40 --minutes 10,14,20,30,12 --seed 6500000
+        playhead world make --out rich --videos 8 --kinds where,subtitle,small
         playhead eval world --data world --out runs/first
+
+    `subtitle` and `small` are asked of films that carry subtitles and small digits; the others' questions stay as they are.
     """
     from ..core.tasks import read_tasks
     from ..world.make import make_world
+    from ..world.questions import ALL_KINDS, KINDS
 
     if out.exists() and not out.is_dir():
         raise UsageProblem(f"--out {out}: not a folder")
     lengths = _lengths(minutes)
+    asked = {"seven": KINDS, "all": ALL_KINDS}.get(kinds) or tuple(k.strip() for k in kinds.split(",") if k.strip())
     with progress_bar(aside()) as bar:
         row = bar.add_task("filming", total=1.0)
         try:
@@ -42,6 +48,7 @@ def make(
                 videos,
                 lengths,
                 seed,
+                kinds=asked,
                 progress=lambda share, name: bar.update(row, completed=share, description=f"filming {name}"),
             )
         except (ValueError, OSError) as error:

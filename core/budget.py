@@ -12,7 +12,7 @@ from .nouns import StopReason
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Usage:
-    """What was spent. Addition is by field, so usages of several episodes sum."""
+    """What was spent. Usages of several episodes sum, field by field; of the longest context the longer one stays."""
 
     turns: int = 0
     tool_calls: int = 0
@@ -25,14 +25,18 @@ class Usage:
     reused_tokens: int = 0
     """Prompt tokens whose attention cache was reused."""
     wall_s: float = 0.0
+    model_calls: int = 0
+    """Completions asked of the policy: turns, captions, and whatever a strategy asks beside them."""
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+        total = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
+        return Usage(**{**total, "context_tokens": max(self.context_tokens, other.context_tokens)})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Budget:
-    """Hard limits of one episode.
+    """Hard limits of one episode, or of all that a test-time scaling strategy does for one question. There, `turns` and
+    `context_tokens` still bound each episode by itself, and all others bound the sum.
 
     Raises:
         ValueError: when a limit is below zero, or no turn is allowed.
@@ -44,6 +48,7 @@ class Budget:
     context_tokens: int | None = 8192
     sampled_tokens: int | None = 4096
     wall_s: float | None = 300.0
+    model_calls: int | None = None
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -60,6 +65,7 @@ class Budget:
             ("context_tokens", StopReason.CONTEXT_FULL),
             ("sampled_tokens", StopReason.LENGTH),
             ("turns", StopReason.MAX_TURNS),
+            ("model_calls", StopReason.MAX_TURNS),
             ("tool_calls", StopReason.MAX_TOOL_CALLS),
             ("frames", StopReason.MAX_FRAMES),
         )

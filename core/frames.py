@@ -80,6 +80,13 @@ class FrameStore:
             )
         return self._hold(frame.sha256, loaded)
 
+    def __contains__(self, frame: Frame) -> bool:
+        """Whether the frame is in memory or has a file; the file is not read."""
+        with self._lock:
+            if frame.sha256 in self._held:
+                return True
+        return self._root is not None and self._file(frame.sha256).is_file()
+
     def _hold(self, sha256: str, pixels: np.ndarray) -> np.ndarray:
         kept = np.array(pixels, order="C")
         kept.flags.writeable = False

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
+from .box import Box
 from .clip import Clip
 
 __all__ = [
     "Answer",
+    "Box",
     "Clip",
     "Completion",
     "FinishReason",
@@ -41,6 +43,8 @@ class Frame:
     sha256: str
     width: int
     height: int
+    box: tuple[float, float, float, float] | None = None
+    """Which part of the picture it shows (left, top, right, bottom as shares of it); None for all of it."""
 
 
 Part = str | Frame
@@ -169,12 +173,14 @@ class StopReason(str, Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """The final word. `choice` is the index into the task's choices, or None; `evidence` are the cited clips."""
+    """The final word. `choice` is the index into the task's choices, or None; `evidence` are the cited clips, `boxes` the
+    cited places on the screen."""
 
     text: str
     choice: int | None = None
     evidence: tuple[Clip, ...] = ()
     confidence: float | None = None
+    boxes: tuple[Box, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

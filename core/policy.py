@@ -52,7 +52,7 @@ class Rendered:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parsed:
-    """What a completion says. `answer` is the raw inside of `<answer>`, `evidence` the raw inside of `<evidence>`.
+    """What a completion says. `answer`, `evidence` and `boxes` are the raw insides of `<answer>`, `<evidence>` and `<box>`.
 
     `error` is for the model: what was malformed and what is expected. A completion with neither call nor answer has one.
     """
@@ -61,6 +61,7 @@ class Parsed:
     tool_calls: tuple[ToolCall, ...] = ()
     answer: str | None = None
     evidence: str | None = None
+    boxes: str | None = None
     error: str | None = None
 
 

@@ -10,6 +10,7 @@ keyframe   uniform times, answered with the nearest keyframe before (`Video.keyf
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 
 def uniform_times(duration_s: float, n: int) -> list[float]:
@@ -23,6 +24,13 @@ def uniform_times(duration_s: float, n: int) -> list[float]:
     if not 0 < duration_s < math.inf:
         raise ValueError(f"a duration must be a positive number of seconds; got {duration_s}")
     return [duration_s * (i + 0.5) / n for i in range(n)]
+
+
+def thinned(times_s: Sequence[float], n: int) -> list[float]:
+    """At most `n` of the times, spread evenly over them, in their order."""
+    if n >= len(times_s):
+        return list(times_s)
+    return [times_s[int((i + 0.5) * len(times_s) / n)] for i in range(n)]
 
 
 def fps_times(start_s: float, end_s: float, fps: float) -> list[float]:

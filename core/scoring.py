@@ -11,6 +11,7 @@ import re
 import string
 from collections.abc import Sequence
 
+from .box import THOUSAND, Box
 from .clip import Clip, merge_clips
 from .nouns import Answer, Task
 
@@ -26,6 +27,11 @@ _WORD_NOT_LETTER = re.compile(r"^\s*[AI]\s+\w", re.IGNORECASE)
 _TIME = r"((?:\d+:){0,2}\d+(?:\.\d+)?)"
 _INTERVAL = re.compile(
     rf"(?<![\d.:]){_TIME}\s*(?:s|secs?|seconds?)?\s*(?:-|\u2013|\u2014|to|until|,)\s*{_TIME}(?![\d:])", re.IGNORECASE
+)
+_NUMBER = r"(\d+(?:\.\d+)?)"
+_BOX = re.compile(
+    rf"(?<![\d.:,]){_TIME}(?:\s*(?:s|secs?|seconds?))?(?:\s*[:,]\s*|\s+|(?=[\[(]))[\[(]?\s*"
+    rf"{_NUMBER}\s*,\s*{_NUMBER}\s*,\s*{_NUMBER}\s*,\s*{_NUMBER}(?!\s*,\s*\d|[\d.]*\d)"
 )
 _NO_PUNCTUATION = str.maketrans({c: " " for c in string.punctuation + "\u2018\u2019\u201c\u201d\u2013\u2014\u2026"})
 _NUMBER_WORDS = {
@@ -88,6 +94,17 @@ def parse_spans(text: str, video_id: str, duration_s: float | None = None) -> tu
     return tuple(clips)
 
 
+def parse_boxes(text: str, video_id: str) -> tuple[Box, ...]:
+    """The boxes written in `text` ("753.0: 170,370,630,830; 1:05: [100, 0, 400, 300]"): a time, then left, top, right, bottom
+    in thousandths of the frame. Those that are empty or not inside the frame are dropped."""
+    boxes = []
+    for clock, *sides in _BOX.findall(text):
+        x0, y0, x1, y1 = (float(side) / THOUSAND for side in sides)
+        if x0 < x1 <= 1 and y0 < y1 <= 1 and _seconds(clock) < math.inf:
+            boxes.append(Box(video_id=video_id, time_s=_seconds(clock), x0=x0, y0=y0, x1=x1, y1=y1))
+    return tuple(boxes)
+
+
 def _seconds(clock: str) -> float:
     """ "75.5" and "1:15.5" to seconds."""
     total = 0.0
@@ -102,6 +119,20 @@ def temporal_iou(predicted: Sequence[Clip], gold: Sequence[Clip]) -> float:
     shared = sum(a.overlap_s(b) for a in p for b in g)
     union = sum(c.duration_s for c in (*p, *g)) - shared
     return min(1.0, shared / union) if union > 0 else 0.0
+
+
+def spatial_iou(predicted: Sequence[Box], gold: Sequence[Box], tolerance_s: float = 0.5) -> float:
+    """How well cited boxes fit, in [0, 1]: the mean over `predicted` of the best IoU with a gold box at most `tolerance_s`
+    away in time; 0 when either is empty. A box more that hits nothing costs: naming many places does not pay."""
+    if not predicted or not gold:
+        return 0.0
+    best = [max((p.iou(g) for g in gold if abs(p.time_s - g.time_s) <= tolerance_s), default=0.0) for p in predicted]
+    return sum(best) / len(best)
+
+
+def gold_boxes(task: Task) -> tuple[Box, ...]:
+    """Where a task's answer is seen, as told by its `meta["boxes"]` in the form that models write; () where it does not say."""
+    return parse_boxes(task.meta.get("boxes", ""), task.evidence[0].video_id) if task.evidence else ()
 
 
 def evidence_recall(seen: Sequence[Clip], gold: Sequence[Clip]) -> float:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ..agent.events import Answered, Called, Event, Forced, Misread, Observed, Skimmed, Thought
+from ..agent.events import Answered, Called, Decided, Event, Forced, Misread, Observed, Skimmed, Thought
 from ..core.clip import Clip
 from ..core.nouns import Frame, Observation, ToolCall
 
@@ -47,6 +47,8 @@ def lines(event: Event) -> Iterable[Text]:
         yield Text.assemble(("  again  ", "bold yellow"), event.error)
     elif isinstance(event, Forced):
         yield Text.assemble(("  stop   ", "bold yellow"), f"budget used up ({event.reason.value}): it must answer now")
+    elif isinstance(event, Decided):
+        yield Text.assemble((f"  {event.by:<11}", "bold cyan"), f"{event.text}  ({event.at_s:.1f} s)")
     elif isinstance(event, Answered):
         cited = spans(event.answer.evidence)
         yield Text.assemble(

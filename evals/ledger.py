@@ -57,7 +57,7 @@ class Ledger:
         """Note one episode (its trajectory as a line of JSON, where it left one); written when this returns."""
         if trajectory_line is not None:
             _append(self.root / "trajectories.jsonl", trajectory_line)
-        _append(self.root / "results.jsonl", json.dumps(to_plain(result), ensure_ascii=False))
+        _append(self.root / "results.jsonl", json.dumps(to_plain(result)))  # ASCII: models write anything
         self.results[result.task_id] = result
 
     def write(self, name: str, value: dict[str, Any]) -> Path:

@@ -1,7 +1,7 @@
-"""TextMemory: what is known of a video in words (captions; later subtitles and notes), found by its words.
+"""TextMemory: what is known of a video in words (captions, subtitles, notes), found by its words.
 
 One SQLite FTS5 table for all videos, in a file or in memory. Words are stemmed (porter), so "stars" finds "star". A
-note about the same clip of the same kind replaces the older one. Safe from several threads; several processes may share
+caption or note about the same clip replaces the older one. Safe from several threads; several processes may share
 a file.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -62,24 +63,76 @@ class TextMemory:
             insert = "INSERT INTO notes (video_id, start_s, end_s, kind, text) VALUES (?,?,?,?,?)"
             self._db.execute(insert, (*place, text))
 
-    def search(self, video_id: str, query: str, k: int, *, every_word: bool = False) -> list[TextHit]:
-        """The k best texts about a video, best first: those with any word of `query`, or with every word."""
+    def add_all(self, video_id: str, kind: Kind, texts: Iterable[tuple[Clip, str]]) -> None:
+        """Remember many texts at once, none of which is known yet: nothing is replaced."""
+        insert = "INSERT INTO notes (video_id, start_s, end_s, kind, text) VALUES (?,?,?,?,?)"
+        with self._lock, self._db:
+            self._db.executemany(insert, [(video_id, clip.start_s, clip.end_s, kind, text) for clip, text in texts])
+
+    def search(
+        self,
+        video_id: str,
+        query: str,
+        k: int,
+        *,
+        every_word: bool = False,
+        kind: Kind | None = None,
+        within: tuple[float, float] | None = None,
+    ) -> list[TextHit]:
+        """The k best texts about a video, best first: those with any word of `query`, or with every word.
+
+        Args:
+            kind: only texts of this kind.
+            within: only texts about something between these seconds.
+        """
         # Words are quoted, so that nothing in a query that a model wrote is taken for FTS5's own syntax.
         words = [f'"{w}"' for w in re.findall(r"\w+", query)]
         if not words:
             return []
         match = (" AND " if every_word else " OR ").join(words)
+        found = self._select("notes MATCH ? AND ", [match], video_id, kind, within, "bm25(notes), start_s", k)
+        return [_hit(video_id, row) for row in found]
+
+    def listing(
+        self, video_id: str, k: int, *, kind: Kind | None = None, within: tuple[float, float] | None = None
+    ) -> list[TextHit]:
+        """The first k texts about a video in order of time; their score is 0."""
+        return [_hit(video_id, row) for row in self._select("", [], video_id, kind, within, "start_s, end_s", k)]
+
+    def count(self, video_id: str, kind: Kind) -> int:
         with self._lock:
-            rows = self._db.execute(
-                "SELECT start_s, end_s, kind, text, -bm25(notes) FROM notes "
-                "WHERE notes MATCH ? AND video_id = ? ORDER BY bm25(notes), start_s LIMIT ?",
-                (match, video_id, k),
-            ).fetchall()
-        return [
-            TextHit(clip=Clip(video_id=video_id, start_s=a, end_s=b), kind=kind, text=text, score=score)
-            for a, b, kind, text, score in rows
-        ]
+            where = "SELECT COUNT(*) FROM notes WHERE video_id = ? AND kind = ?"
+            return int(self._db.execute(where, (video_id, kind)).fetchone()[0])
+
+    def _select(
+        self,
+        match: str,
+        values: list[object],
+        video_id: str,
+        kind: Kind | None,
+        within: tuple[float, float] | None,
+        order: str,
+        k: int,
+    ) -> list[tuple[float, float, str, str, float]]:
+        score = "-bm25(notes)" if match else "0.0"
+        where = "video_id = ?"
+        values = [*values, video_id]
+        if kind is not None:
+            where += " AND kind = ?"
+            values.append(kind)
+        if within is not None:
+            where += " AND start_s < ? AND end_s > ?"
+            values += [within[1], within[0]]
+        select = f"SELECT start_s, end_s, kind, text, {score} FROM notes WHERE {match}{where} ORDER BY {order} LIMIT ?"
+        with self._lock:
+            return self._db.execute(select, [*values, k]).fetchall()
 
     def close(self) -> None:
         with self._lock:
             self._db.close()
+
+
+def _hit(video_id: str, row: tuple[float, float, str, str, float]) -> TextHit:
+    start_s, end_s, kind, text, score = row
+    clip = Clip(video_id=video_id, start_s=start_s, end_s=end_s)
+    return TextHit(clip=clip, kind=kind, text=text, score=score)

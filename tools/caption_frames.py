@@ -33,5 +33,5 @@ async def caption_frames(
     captions = await ctx.captioner.caption(frames)
     clips = tuple(ctx.looked_at(frame, 1.0) for frame in frames)
     for clip, caption in zip(clips, captions, strict=True):
-        ctx.texts.add(ctx.video.id, clip, "caption", caption)
+        ctx.remember(clip, "caption", caption)
     return ToolResult(content=captions_content(times_s, captions), clips=clips)

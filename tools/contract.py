@@ -37,9 +37,14 @@ if TYPE_CHECKING:
     from langchain_core.tools import StructuredTool
 
     from ..memory.index import ClipIndex
-    from ..memory.text import TextMemory
+    from ..memory.subtitles import Subtitles
+    from ..memory.text import Kind, TextMemory
 
 TIME_LIMIT_S = 60.0
+END_SLACK_S = 1.0
+"""A model reads the duration rounded, and may end a little after it."""
+SHORTEST_S = 0.05
+"""Times are written with one decimal: anything shorter starts and ends at the same time for the model."""
 
 
 class Captioner(Protocol):
@@ -63,6 +68,26 @@ class ToolContext:
     """How many frames may still be shown; tools never return more."""
     max_side: int = 768
     """Frames are decoded at most this many pixels on their longer side: more than a Video-LMM looks at is waste."""
+    notebook: TextMemory | None = None
+    """What is kept across questions about a video; None where every question starts with an empty head."""
+
+    @property
+    def subtitles(self) -> Subtitles:
+        """What is said in the video; read from its file when it is first asked for."""
+        from ..memory.subtitles import subtitles_of
+
+        return subtitles_of(self.video)
+
+    @property
+    def notes(self) -> TextMemory:
+        """Where notes go: the notebook, or what this run remembers."""
+        return self.texts if self.notebook is None else self.notebook
+
+    def remember(self, clip: Clip, kind: Kind, text: str) -> None:
+        """Keep `text` for this run, and in the notebook where there is one."""
+        self.texts.add(self.video.id, clip, kind, text)
+        if self.notebook is not None:
+            self.notebook.add(self.video.id, clip, kind, text)
 
     def looked_at(self, frame: Frame, seconds: float) -> Clip:
         """The stretch that a shown frame stands for: `seconds` from its own time on, inside the video."""
@@ -220,6 +245,22 @@ def check_time(name: str, t_s: float, video: Video) -> None:
     """Raises ToolFault unless `t_s` lies in the video (in its readable part, where a file is cut off)."""
     if not 0 <= t_s <= video.readable_s:
         raise ToolFault(f"{name} {t_s:.1f} is outside the video (0.0 to {video.readable_s:.1f}).")
+
+
+def stretch(ctx: ToolContext, start_s: float, end_s: float) -> Clip:
+    """The stretch that a model named; it may end a little after the video, whose length it reads rounded.
+
+    Raises:
+        ToolFault: it is not in the video, or empty.
+    """
+    duration_s = ctx.video.readable_s
+    check_time("start_s", start_s, ctx.video)
+    if duration_s < end_s <= duration_s + END_SLACK_S:
+        end_s = duration_s
+    check_time("end_s", end_s, ctx.video)
+    if end_s - start_s < SHORTEST_S:
+        raise ToolFault(f"end_s {end_s:.1f} must be after start_s {start_s:.1f}.")
+    return Clip(video_id=ctx.video.id, start_s=start_s, end_s=end_s)
 
 
 def _schema(arguments: type[BaseModel]) -> dict[str, object]:

@@ -7,6 +7,9 @@ interval is "750.0-762.0": what a model needs to copy into its next call stands 
     hits_content   "3 moments for red star, in order of time:\\n" "750.0-762.0 " Frame "\\n" ...
     zoom_content   "12 frames from 750.0 to 762.0. Before: 718.0-750.0. After: 762.0-794.0.\\n" Frame Frame ...
     captions_content   "750.0: a red star on a grey wall\\n" ...
+    lines_content      "1 lines for lantern, in order of time:\\n752.0-754.5 Where is the lantern?\\n" ...
+    crop_content       "Frame at 753.0, box 170,370,420,620.\\n" Frame
+    browse_content     "2 shots from 0.0 to 60.0:\\n0.0-12.5 " Frame " a red star\\n12.5-60.0 " Frame "\\n"
     error_content   "Error: start_s 5000.0 is outside the video (0.0 to 1200.0).\\n"
 """
 
@@ -19,6 +22,19 @@ from ..core.nouns import Clip, Frame, Part
 
 NEIGHBOUR_S = 32.0
 """How far the "Before" and "After" of a zoom reach."""
+
+
+LINE_CHARS = 240
+"""A remembered line is cut here: a model's context is no place for a monologue."""
+
+
+class TimedText(Protocol):
+    """A text about a clip. (A `memory.text.TextHit` is one; so is anything a dream makes up.)"""
+
+    @property
+    def clip(self) -> Clip: ...
+    @property
+    def text(self) -> str: ...
 
 
 class TimedHit(Protocol):
@@ -96,9 +112,61 @@ def captions_content(times_s: Sequence[float], captions: Sequence[str]) -> tuple
     return merge_text(lines)
 
 
+def lines_content(
+    what: str, lines: Sequence[TimedText], *, query: str = "", within: tuple[float, float] | None = None, more: bool = False
+) -> tuple[Part, ...]:
+    """Remembered or spoken texts in order of time, each behind its interval.
+
+    Args:
+        what: what they are, in the plural ("lines", "notes").
+        lines: in any order.
+        query: what was searched for; empty for all.
+        within: the stretch that was asked about; None for the whole video.
+        more: there are more than are shown.
+    """
+    head = f"{len(lines)} {what}" + (f" for {query}" if query else "")
+    if within is not None:
+        head += f" from {time_text(within[0])} to {time_text(within[1])}"
+    if not lines:
+        return (head + ".\n",)
+    told = sorted(lines, key=lambda line: (line.clip.start_s, line.clip.end_s))
+    said = "".join(f"{clip_text(t.clip.start_s, t.clip.end_s)} {_one_line(t.text)}\n" for t in told)
+    rest = " Only these are shown, there are more." if more else ""
+    return (f"{head}, in order of time{'.' if more else ':'}{rest}\n{said}",)
+
+
+def crop_content(frame: Frame) -> tuple[Part, ...]:
+    """A part of a frame, behind its time and its box in thousandths (left, top, right, bottom)."""
+    sides = ",".join(str(round(1000 * side)) for side in frame.box or (0, 0, 1, 1))
+    return (f"Frame at {time_text(frame.timestamp_s)}, box {sides}.\n", frame)
+
+
+def browse_content(
+    clip: Clip, what: str, parts: Sequence[Clip], frames: Sequence[Frame], captions: Sequence[str | None]
+) -> tuple[Part, ...]:
+    """The shots (or equal parts) of a stretch in order, each with the frame in its middle and what is said of it.
+
+    Args:
+        clip: the stretch.
+        what: what the parts are ("shots", "parts").
+        parts, frames, captions: N of each; a caption is None where there is none.
+    """
+    assert len(parts) == len(frames) == len(captions), f"{len(parts)}, {len(frames)}, {len(captions)}"
+    content: list[Part] = [f"{len(parts)} {what} from {time_text(clip.start_s)} to {time_text(clip.end_s)}:\n"]
+    for part, frame, caption in zip(parts, frames, captions, strict=True):
+        said = f" {_one_line(caption)}\n" if caption else "\n"
+        content += [clip_text(part.start_s, part.end_s) + " ", frame, said]
+    return merge_text(content)
+
+
 def error_content(message: str) -> tuple[Part, ...]:
     """What a model reads when its call could not be done: what was wrong, what is allowed."""
     return (f"Error: {message}\n",)
+
+
+def _one_line(text: str) -> str:
+    said = " ".join(text.split())
+    return said if len(said) <= LINE_CHARS else said[: LINE_CHARS - 3].rstrip() + "..."
 
 
 def _span(start_s: float, end_s: float) -> str:

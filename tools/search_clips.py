@@ -53,6 +53,6 @@ def _search(ctx: ToolContext, query: str, k: int) -> list[Hit]:
     seen = ctx.index.search(query, k)
     told = [
         Hit(clip=ctx.index.clip_at(note.clip.start_s), score=CAPTION_SCORE, best_s=note.clip.start_s)
-        for note in ctx.texts.search(ctx.video.id, query, k, every_word=True)
+        for note in ctx.texts.search(ctx.video.id, query, k, every_word=True, kind="caption")
     ]
     return best_moments(told + seen, ctx.index.moment_gap_s(), k)

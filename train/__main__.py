@@ -2,10 +2,10 @@
 
     perception   the vision tower learns to say what a frame shows            train.perception
     clip         the OpenCLIP model learns to find it                         train.clip
-    dreams       the language model learns to ask, look and conclude          train.sft, frames as codes
+    dreams       the language model learns to ask, look and conclude          train.language, frames as codes
     films        films to practise on                                         world.make
-    oracle       the oracle's episodes with the real agent on those films     train.collect_oracle
-    practice     the language model on those, with real frames, and on dreams train.sft
+    oracle       the oracle's episodes with the real agent on those films     train.collect
+    practice     the language model on those, with real frames, and on dreams train.language
     publish      the checkpoint as it ships                                   train.publish
 
     python -m playhead.train [--work runs/model] [--only STAGE] [--device auto] [--smoke]
@@ -18,10 +18,21 @@ read by way of the CPU, so a run should go on on either; films and the oracle's 
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-FILMS, FILM_MINUTES, FILM_SEED, DRAWS = 80, (7.0, 8.0, 9.0), 2_000_000, 3
+FILMS, FILM_MINUTES, FILM_SEED, DRAWS = 100, (7.0, 8.0, 9.0), 2_000_000, 3
+LEAN = {
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "1000000000",
+    "MALLOC_TRIM_THRESHOLD_": "1000000000",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "512",
+}
+"""Bounds what the allocator and oneDNN keep for batches of ever new shapes: a process grew past 7 GB without it."""
 
 
 def perception(work: Path, smoke: bool, device: str) -> None:
@@ -37,15 +48,15 @@ def clip(work: Path, smoke: bool, device: str) -> None:
 
 
 def dreams(work: Path, smoke: bool, device: str) -> None:
+    from ..world.questions import KINDS
     from .corpus import corpus
     from .embedded_model import write_untrained
-    from .sft import main
 
     start = work / "untrained"
     if not (start / "config.json").exists():
-        write_untrained(start, work / "perception", corpus(10 if smoke else 300))
+        write_untrained(start, work / "perception", corpus(10 if smoke else 300, KINDS))
     where = ["--init", str(start), "--out", str(work / "dreams"), "--device", device]
-    main([*where, "--steps", "2" if smoke else "1000"])
+    _language([*where, "--steps", "2" if smoke else "900"], device)
 
 
 def films(work: Path, smoke: bool, device: str) -> None:
@@ -55,24 +66,46 @@ def films(work: Path, smoke: bool, device: str) -> None:
 
 
 def oracle(work: Path, smoke: bool, device: str) -> None:
-    from .collect_oracle import main
+    import asyncio
 
-    where = ["--data", str(work / "films"), "--out", str(work / "oracle"), "--tokenizer", str(work / "untrained")]
-    main([*where, "--encoder", f"local-dir:{work / 'openclip'}"])
+    from ..core.tasks import read_tasks
+    from .collect import Setup, collect
+    from .filters import parse_filters
+
+    setup = Setup(
+        model="oracle",
+        encoder=f"local-dir:{work / 'openclip'}",
+        tokenizer=work / "untrained",
+        direct_share=0.12,
+        slips=0.08,
+    )
+    tasks = read_tasks(work / "films")
+    done = asyncio.run(collect(tasks, work / "oracle", setup, filters=parse_filters("correct")))
+    print(*(f"{d.name}: {d.dropped} of {d.seen} dropped" for d in done.drops), f"{done.kept} kept", sep="\n", flush=True)
+    if done.first_error is not None:
+        print(f"the first episode that failed: {done.first_error}", flush=True)
 
 
 def practice(work: Path, smoke: bool, device: str) -> None:
-    from .sft import main
-
     where = ["--init", str(work / "dreams" / "checkpoint"), "--out", str(work / "practice"), "--device", device]
     how = ["--trajectories", str(work / "oracle"), "--dreams", "0.4", "--lr", "2.5e-3", "--adam-lr", "1.5e-3"]
-    main([*where, *how, "--seed", "1500000", "--steps", "2" if smoke else "800"])
+    _language([*where, *how, "--seed", "1500000", "--steps", "2" if smoke else "500"], device)
 
 
 def publish(work: Path, smoke: bool, device: str) -> None:
     from .publish import publish as write
 
     write(work / "practice" / "checkpoint", work / "openclip", work / "embedded" if smoke else None)
+
+
+def _language(args: Sequence[str], device: str) -> None:
+    """`train.language` with these arguments: two processes of one thread where there are two cores and no GPU, since small
+    matrices gain little from a second thread. Both ways give the same run."""
+    import torch
+
+    alone = (os.cpu_count() or 1) < 2 or device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    how = [] if alone else ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([sys.executable, *how, "-m", "playhead.train.language", *args], env=os.environ | LEAN, check=True)
 
 
 STAGES: dict[str, Callable[[Path, bool, str], None]] = {

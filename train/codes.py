@@ -6,6 +6,9 @@ colour, column, row and digit vectors; the code of an empty frame is the vector 
 code has length sqrt(5), and a language model can train on codes alone before it ever meets a picture. The vectors are
 those of a QR decomposition of a seeded Gaussian matrix with the signs of R's diagonal made positive: the same on any
 machine up to rounding.
+
+A crop cut out of an object (`frame_code` with a box) shows its colour, some of its outline, and the small digit: its code is
+that of the object with that digit, at the place where the object's centre stands in the crop.
 """
 
 from __future__ import annotations
@@ -93,8 +96,24 @@ def event_code(event: Event | None, t_s: float) -> np.ndarray:
     return percept_code(percept_at(event, t_s))
 
 
-def frame_code(scene: Scene, t_s: float) -> np.ndarray:
-    """The (256,) float32 code of the frame of `scene` at `t_s`."""
+def crop_percept(event: Event | None, t_s: float, box: tuple[float, float, float, float]) -> Percept | None:
+    """What a crop to `box` (left, top, right, bottom as shares of the frame) shows of `event` at `t_s`."""
+    if event is None:
+        return None
+    x, y = event.position(t_s)
+    return Percept(
+        SHAPES.index(event.shape),
+        COLOURS.index(event.colour),
+        position_bin((x - box[0]) / (box[2] - box[0])),
+        position_bin((y - box[1]) / (box[3] - box[1])),
+        0 if event.small_digit is None else 1 + event.small_digit,
+    )
+
+
+def frame_code(scene: Scene, t_s: float, box: tuple[float, float, float, float] | None = None) -> np.ndarray:
+    """The (256,) float32 code of the frame of `scene` at `t_s`, or of the part of it in `box`."""
+    if box is not None:
+        return percept_code(crop_percept(scene.event_at(t_s), t_s, box))
     return event_code(scene.event_at(t_s), t_s)
 
 

@@ -5,28 +5,34 @@ distractors of a real search) through the very functions that the tools use for 
 whose features are percept codes (`train.codes`): what the trained vision tower gives for a real frame, up to noise. So a
 dreamed sequence is token for token what the agent would have recorded, at a thousandth of the cost.
 
-    dream(seed, renderer) -> Dream(token_ids_T, weight_T, codes_F)
+    Dreamer(renderer).dreams(seed) -> [Dream(token_ids_T, loss_mask_T, codes_F, frames_F), ...]
+
+With kinds that need rich scenes (`world.questions.RICH_KINDS`) the same scenes are dreamt rich, and the policy is told of two
+tools more; what is asked of the first seven kinds does not change by it.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from ..agent.embedded import EMBEDDED_PROFILE
 from ..agent.prompts import CAPTION_PROMPT, FORCED_ANSWER, first_messages
 from ..core.clip import Clip
-from ..core.nouns import Frame, Message, Task, ToolSpec
+from ..core.nouns import Frame, Message, Part, Task, ToolSpec
 from ..core.policy import Renderer
 from ..core.sampling import fps_times, uniform_times
-from ..tools.format import hits_content, zoom_content
+from ..tools.format import crop_content, hits_content, lines_content, zoom_content
 from ..tools.toolbox import default_toolbox
 from ..world.oracle import Oracle, describe, frame_lines
-from ..world.questions import make_tasks
-from ..world.scene import FILM_SIZE, Event, Scene
+from ..world.questions import KINDS, RICH_KINDS, make_tasks
+from ..world.scene import CROP, Event, Scene, cell_box, position_bin
 from ..world.script import HELD_OUT_SEED, Cast, make_cast
 from .codes import frame_code
 
@@ -35,6 +41,13 @@ MAX_TURNS = 7
 SKIM_FRAMES = 4
 NO_CHOICES = 0.3
 """Share of episodes whose options are left out: people ask without any."""
+TOOLS = EMBEDDED_PROFILE.tools or ()
+RICH_TOOLS = tuple(dict.fromkeys((*TOOLS, "search_subtitles", "crop_frame")))
+
+
+def tools_of(kinds: Iterable[str]) -> tuple[str, ...]:
+    """The tools that a policy is told of which is trained on these kinds of questions."""
+    return RICH_TOOLS if any(kind in RICH_KINDS for kind in kinds) else TOOLS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,12 +70,24 @@ class _Moment:
     best_s: float
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Spoken:
+    """A line of the subtitles; has what `lines_content` reads."""
+
+    clip: Clip
+    text: str
+
+
 class Dreamer:
     """Plays oracle episodes on made-up scenes and renders them with one renderer."""
 
-    def __init__(self, renderer: Renderer, *, direct_share: float = 0.2, slips: float = 0.06) -> None:
+    def __init__(
+        self, renderer: Renderer, *, direct_share: float = 0.2, slips: float = 0.06, kinds: Sequence[str] = KINDS
+    ) -> None:
         self.renderer = renderer
-        self.tools: tuple[ToolSpec, ...] = default_toolbox().specs
+        self.kinds = tuple(kinds)
+        self.rich = any(kind in RICH_KINDS for kind in kinds)
+        self.tools: tuple[ToolSpec, ...] = default_toolbox(tools_of(kinds)).specs
         self.direct_share = direct_share
         self.slips = slips
 
@@ -71,27 +96,26 @@ class Dreamer:
         if seed >= HELD_OUT_SEED:
             raise ValueError(f"seed {seed} is held out: train on seeds below {HELD_OUT_SEED}")
         rng = random.Random(f"dream-{seed}")
-        cast = make_cast(seed, rng.uniform(8, 40))
-        episodes = [self._episode(task, cast, rng) for task in make_tasks(cast, "dream.mp4", "dream")]
+        cast = make_cast(seed, rng.uniform(8, 40), rich=self.rich)
+        tasks = make_tasks(cast, "dream.mp4", "dream", kinds=self.kinds)
+        episodes = [self._episode(task, cast, rng) for task in tasks if task.kind in KINDS]
         openings = [self._opening(cast, rng) for _ in range(3)]
-        return [*episodes, self._caption(cast, rng), self._drill(cast, rng), self._drill(cast, rng), *openings]
+        old = [*episodes, self._caption(cast, rng), self._drill(cast, rng), self._drill(cast, rng), *openings]
+        # Of their own random numbers, so that the kinds before them are dreamt as they always were.
+        rng = random.Random(f"dream-more-{seed}")
+        more = [self._episode(task, cast, rng) for task in tasks if task.kind not in KINDS]
+        return [*old, *more, *([self._crop_drill(cast, rng)] if self.rich else [])]
 
     def _opening(self, cast: Cast, rng: random.Random) -> Dream:
         """Only the first call of a "first" episode: its query names two objects, and the second name is one token in
         five hundred of the whole episode, too rare to be learnt there."""
         tasks = make_tasks(cast, "dream.mp4", "dream", draw=rng.randrange(1, 10**6))
         task = next(t for t in tasks if t.kind == "first")
-        skim = _frames(uniform_times(cast.scene.duration_s, SKIM_FRAMES))
+        skim = _frames(uniform_times(cast.scene.duration_s, SKIM_FRAMES), cast.scene)
         messages = first_messages(cast.scene.duration_s, skim, task.question, task.choices)
         opening = self.renderer.start(messages, self.tools)
         call = self.renderer.encode(Oracle(task=task, scene=cast.scene).reply(messages) + "<|im_end|>")
-        return Dream(
-            kind="opening",
-            token_ids_T=(*opening.token_ids, *call),
-            loss_mask_T=(0,) * len(opening.token_ids) + (1,) * len(call),
-            codes_F=np.stack([frame_code(cast.scene, f.timestamp_s) for f in opening.frames]),
-            frames_F=opening.frames,
-        )
+        return _dream("opening", cast.scene, (opening.token_ids, call), opening.frames)
 
     def _drill(self, cast: Cast, rng: random.Random) -> Dream:
         """Nothing but reading frames: ten of them, most with an object, each told in a line. Short, and nearly every
@@ -100,36 +124,37 @@ class Dreamer:
         times = {float(rng.randrange(int(cast.scene.duration_s))) for _ in range(3)}
         for event in rng.sample(cast.scene.events, min(7, len(cast.scene.events))):
             times.add(float(rng.randint(int(event.start_s + 0.5), int(event.end_s - 0.5))))
-        frames = _frames(sorted(times))
+        frames = _frames(sorted(times), cast.scene)
         opening = self.renderer.start([Message(role="user", content=(*frames, asked))], ())
         said = self.renderer.encode(f"<think>{frame_lines(frames, cast.scene, kind)}</think><|im_end|>")
-        return Dream(
-            kind="drill",
-            token_ids_T=(*opening.token_ids, *said),
-            loss_mask_T=(0,) * len(opening.token_ids) + (1,) * len(said),
-            codes_F=np.stack([frame_code(cast.scene, f.timestamp_s) for f in frames]),
-            frames_F=frames,
-        )
+        return _dream("drill", cast.scene, (opening.token_ids, said), frames)
+
+    def _crop_drill(self, cast: Cast, rng: random.Random) -> Dream:
+        """Reading small digits: crops of objects, some of which carry none, each told in a line."""
+        frames = []
+        for event in rng.sample(cast.scene.events, min(8, len(cast.scene.events))):
+            time_s = float(rng.randint(int(event.start_s + 0.5), int(event.end_s - 0.5)))
+            x, y = event.position(time_s)
+            box = cell_box(position_bin(x), position_bin(y), CROP)
+            frames.append(_frames([time_s], cast.scene, box)[0])
+        shown = tuple(sorted(frames, key=lambda f: f.timestamp_s))
+        opening = self.renderer.start([Message(role="user", content=(*shown, "Read the small digits."))], ())
+        said = self.renderer.encode(f"<think>{frame_lines(shown, cast.scene, 'small')}</think><|im_end|>")
+        return _dream("drill", cast.scene, (opening.token_ids, said), shown)
 
     def _caption(self, cast: Cast, rng: random.Random) -> Dream:
         """One frame and what is on it, as `caption_frames` asks."""
         event = rng.choice((*cast.scene.events, None))
-        frame = _frames([rng.uniform(event.start_s, event.end_s - 0.2) if event else 0.0])[0]
+        frame = _frames([rng.uniform(event.start_s, event.end_s - 0.2) if event else 0.0], cast.scene)[0]
         opening = self.renderer.start([Message(role="user", content=(frame, CAPTION_PROMPT))], ())
         said = self.renderer.encode(describe(event) + "<|im_end|>")
-        return Dream(
-            kind="caption",
-            token_ids_T=(*opening.token_ids, *said),
-            loss_mask_T=(0,) * len(opening.token_ids) + (1,) * len(said),
-            codes_F=frame_code(cast.scene, frame.timestamp_s)[None],
-            frames_F=(frame,),
-        )
+        return _dream("caption", cast.scene, (opening.token_ids, said), (frame,))
 
     def _episode(self, task: Task, cast: Cast, rng: random.Random) -> Dream:
         direct = rng.random() < self.direct_share
         frames_n = rng.choice((8, 8, 8, 32, 64)) if direct else SKIM_FRAMES
         oracle = Oracle(task=task, scene=cast.scene, seed=rng.randrange(10**9), tools=not direct, slips=self.slips)
-        skim = _frames(uniform_times(cast.scene.duration_s, frames_n))
+        skim = _frames(uniform_times(cast.scene.duration_s, frames_n), cast.scene)
         choices = () if rng.random() < NO_CHOICES else task.choices
         messages = list(first_messages(cast.scene.duration_s, skim, task.question, choices))
         opening = self.renderer.start(messages, () if direct else self.tools)
@@ -153,28 +178,69 @@ class Dreamer:
             ids += delta.token_ids
             mask += [0] * len(delta.token_ids)
             frames += delta.frames
-        codes = np.stack([frame_code(cast.scene, f.timestamp_s) for f in frames])
         return Dream(
-            kind=task.kind, token_ids_T=tuple(ids), loss_mask_T=tuple(mask), codes_F=codes, frames_F=tuple(frames)
+            kind=task.kind,
+            token_ids_T=tuple(ids),
+            loss_mask_T=tuple(mask),
+            codes_F=_codes(cast.scene, frames),
+            frames_F=tuple(frames),
         )
 
     def _observe(self, text: str, cast: Cast, rng: random.Random) -> Message:
         call = json.loads(text.split("<tool_call>")[1].split("</tool_call>")[0])
-        arguments = call["arguments"]
-        if call["name"] == "search_clips":
-            hits = _search(cast.scene, arguments["query"], arguments["k"], rng)
-            content = hits_content(arguments["query"], hits, _frames([h.best_s for h in hits]))
-        else:
-            clip = Clip(video_id="dream", start_s=arguments["start_s"], end_s=arguments["end_s"])
-            times = fps_times(clip.start_s, clip.end_s, arguments["fps"])
-            content = zoom_content(clip, cast.scene.duration_s, _frames(times), 1 / arguments["fps"])
-        return Message(role="tool", content=content)
+        return Message(role="tool", content=observe(cast.scene, call["name"], call["arguments"], rng))
 
 
-def _frames(times_s: Sequence[float]) -> tuple[Frame, ...]:
-    """Placeholders; at the film's frame rate, the frame shown at `t` began at the last eighth of a second."""
+def observe(scene: Scene, name: str, arguments: dict[str, Any], rng: random.Random) -> tuple[Part, ...]:
+    """What a tool would answer about the film of `scene`, byte for byte (but for what a search finds)."""
+    if name == "search_clips":
+        hits = _search(scene, arguments["query"], arguments["k"], rng)
+        return hits_content(arguments["query"], hits, _frames([h.best_s for h in hits], scene))
+    if name == "search_subtitles":
+        return _subtitles(scene, **arguments)
+    if name == "crop_frame":
+        return crop_content(_frames([arguments["time_s"]], scene, arguments["box"])[0])
+    clip = Clip(video_id="dream", start_s=arguments["start_s"], end_s=arguments["end_s"])
+    times = fps_times(clip.start_s, clip.end_s, arguments["fps"])
+    return zoom_content(clip, scene.duration_s, _frames(times, scene), 1 / arguments["fps"])
+
+
+def _subtitles(scene: Scene, query: str, k: int, start_s: float = 0.0, end_s: float = 0.0) -> tuple[Part, ...]:
+    """The lines with a word in them, or those of a stretch. (A word is said once in a film.)"""
+    within = (start_s, end_s) if end_s else None
+    found = [
+        _Spoken(clip=Clip(video_id="dream", start_s=line.start_s, end_s=line.end_s), text=line.text)
+        for line in scene.lines
+        if (not within or (line.start_s < within[1] and line.end_s > within[0]))
+        and (not query or re.search(rf"\b{re.escape(query)}\b", line.text))
+    ]
+    return lines_content("lines", found[:k], query=query, within=within, more=len(found) > k)
+
+
+def _dream(kind: str, scene: Scene, said: tuple[Sequence[int], Sequence[int]], frames: tuple[Frame, ...]) -> Dream:
+    """One exchange: what was asked, and the answer that is trained on."""
+    opening, answer = said
+    return Dream(
+        kind=kind,
+        token_ids_T=(*opening, *answer),
+        loss_mask_T=(0,) * len(opening) + (1,) * len(answer),
+        codes_F=_codes(scene, frames),
+        frames_F=frames,
+    )
+
+
+def _codes(scene: Scene, frames: Sequence[Frame]) -> np.ndarray:
+    return np.stack([frame_code(scene, f.timestamp_s, f.box) for f in frames])
+
+
+def _frames(times_s: Sequence[float], scene: Scene, box: Sequence[float] | None = None) -> tuple[Frame, ...]:
+    """Placeholders; at the film's frame rate, the frame shown at `t` began at the last eighth of a second. `box` is in
+    thousandths."""
+    sides = None if box is None else (box[0] / 1000, box[1] / 1000, box[2] / 1000, box[3] / 1000)
+    width = scene.size if sides is None else round(scene.size * (sides[2] - sides[0]))
+    height = scene.size if sides is None else round(scene.size * (sides[3] - sides[1]))
     return tuple(
-        Frame(video_id="dream", timestamp_s=int(t * 8) / 8, sha256="", width=FILM_SIZE, height=FILM_SIZE) for t in times_s
+        Frame(video_id="dream", timestamp_s=int(t * 8) / 8, sha256="", width=width, height=height, box=sides) for t in times_s
     )
 
 

@@ -220,7 +220,7 @@ def _align(model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenize
     from .codes import code_vectors, factor_rows
 
     codes = torch.from_numpy(code_vectors().copy())
-    embedding = model.get_input_embeddings().weight
+    embedding = model.model.language_model.embed_tokens.weight.data
 
     def token(text: str) -> int:
         ids = tokenizer.encode(text, add_special_tokens=False)
@@ -231,9 +231,8 @@ def _align(model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenize
         for text in (f" {word}", word):
             embedding[token(text)] += ALIGNMENT * codes[list(rows)].sum(0)
 
-    with torch.no_grad():
-        for (c, colour), (s, shape) in itertools.product(enumerate(COLOURS), enumerate(SHAPES)):
-            lean(f"{colour} {shape}", factor_rows("colour").start + c, factor_rows("shape").start + s)
-        for axis, i in itertools.product("xy", range(BINS)):
-            lean(f"{axis}{i}", factor_rows(axis).start + i)
-        embedding[token(";")] = embedding[token('": "')]
+    for (c, colour), (s, shape) in itertools.product(enumerate(COLOURS), enumerate(SHAPES)):
+        lean(f"{colour} {shape}", factor_rows("colour").start + c, factor_rows("shape").start + s)
+    for axis, i in itertools.product("xy", range(BINS)):
+        lean(f"{axis}{i}", factor_rows(axis).start + i)
+    embedding[token(";")] = embedding[token('": "')]

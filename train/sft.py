@@ -1,315 +1,257 @@
-"""Supervised training of the embedded Video-LMM's language model: on dreams, on recorded trajectories, or on a mixture.
+"""Supervised fine-tuning on TRL's `SFTTrainer`: a run (`sft_run.SFTRun`) carried out.
 
-The vision tower stands still, so a frame enters as its features: the tower's own for a recorded frame (computed once per
-content hash), a percept code plus noise for a dreamed one. Only what the policy said is trained on; tokens that decide
-(yes or no, the next number of a count, a direction) count more, since a few of them drown among copied ones. Muon for
-matrices, AdamW for the rest, bf16 unless --no-bf16 (not every CPU is fast at it).
+    playhead train sft --recipe embedded_cpu --data DIR --init DIR --out DIR
 
-    python -m playhead.train.sft --init DIR --out DIR --steps 1000                       # dreams only
-    python -m playhead.train.sft --init DIR --out DIR --steps 800 --trajectories DIR --dreams 0.4
-
-    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 -m playhead.train.sft ...               # two processes share the batches
-
-A step takes `GROUPS` batches, whatever the number of processes, so the run is the same on one and on two. It can be stopped
-and started again: its state lies in OUT/state.pt, and its data follow from the step.
+What is trained on is what was seen: samples with the tokens as recorded (`samples`), pixels by content (`collate`), loss on
+sampled tokens alone, weighted (`weights`), batches in an order that the seed gives (`packing`). Optimiser, schedule, states,
+logging and several GPUs are TRL's, transformers' and accelerate's. A run that was stopped goes on where its last saved state
+is, with the batches that it would have seen.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
+import math
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional
+from datasets import Dataset
+from trl.trainer.sft_config import SFTConfig
 
-from ..agent.policies.transformers import placeholder_runs, rope_positions
-from ..agent.renderers.qwen3vl import Qwen3VLRenderer
-from ..world.scene import BINS
-from .device import add_device
-from .dream import Dreamer
-from .examples import Example, dream_example, recorded_examples
-from .muon import Muon
+from ..agent.policies.loading import LoadOptions, load_checkpoint
+from ..agent.profile import PROFILE_FILE, load_profile, save_profile
+from ..agent.renderers.chat import ChatRenderer
+from ..core.errors import DataError, ModelError
+from ..core.tasks import read_tasks
+from .agent_eval import evaluate_agent
+from .collate import SampleCollator
+from .curves import save_curves
+from .episodes import Episodes, read_episodes
+from .features import VisionFeatures
+from .packing import Batch, in_order, plan
+from .samples import TrainingSample, truncate_all
+from .sft_run import SFTRun
+from .sft_trainer import ROWS, SCORE, RowCollator, WeightedSFT
+from .weights import Weigher
 
-DECISIONS = (
-    " yes", " no", " one", " two", " three", " four", " five", " six", " left", " right", " up", " down", " same",
-    *(f" {axis}{i}" for axis in "xy" for i in range(BINS)),
-)  # fmt: skip
-DECISION_WEIGHT = 3.0
-SECOND_NAME_WEIGHT = 10.0
-"""For what follows a semicolon: the second name of a query, one token of a whole episode that decides all the rest."""
-BATCH_TOKENS = 8192
-GROUPS = 2
-"""Batches of a step."""
-POOL = 256
-"""Examples drawn at a time, to be grouped by length."""
-NOISE = 0.05
-"""Standard deviation of the noise on each component of a dreamed code (whose own are about 0.14)."""
-TRAIN_SEED = 1_000_000
-EVAL_SEED = 6_800_000
+OURS_TO_CHANGE = frozenset({"report_to", "ddp_timeout", "ddp_find_unused_parameters", "save_total_limit", "disable_tqdm"})
+"""What a recipe may set although the run has a value of its own for it."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Batch:
-    """Right-padded rows: B rows of T tokens, N image tokens in row-major order."""
+def train_sft(run: SFTRun, *, resume: bool = True) -> dict[str, Any]:
+    """Carry out a run; what it measured last, and where the result is.
 
-    token_ids_BT: Tensor
-    weight_BT: Tensor
-    """Weight of the loss of each token as a target; 0 where it is not trained on."""
-    position_ids_3BT: Tensor
-    features_ND: Tensor
+    Raises:
+        DataError: bad data, or `out` holds a run of other settings.
+        ModelError: the model cannot be had, or this machine cannot do what the run asks.
+    """
+    if run.agent_eval is not None and not read_tasks(run.agent_eval.tasks):
+        raise DataError(f"{run.agent_eval.tasks}: no task to evaluate the agent on")
+    _claim(run, resume)
+    model, renderer = _load(run)
+    if not run.train_vision:
+        _vision(model).requires_grad_(False)
+    episodes = read_episodes(run.data, renderer, skip_bad=run.skip_bad)
+    train, held_out, counts = _prepared(run, episodes, renderer)
+    trainer = _trainer(run, model, renderer, episodes, train, held_out)
+    last = last_state(run.state_dir) if resume else None
+    trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    measured = _write_result(run, trainer, renderer)
+    return {**counts, **measured, "checkpoint": str(run.checkpoint_dir if _ends_whole(run) else run.adapter_dir)}
 
-    def to(self, device: torch.device) -> Batch:
-        return Batch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+def last_state(folder: Path) -> Path | None:
+    """The newest complete state of a run. `trainer_state.json` is written last, so one that lacks it was cut off."""
+    found = [p.parent for p in folder.glob("checkpoint-*/trainer_state.json")]
+    return max(found, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
 
 
-@dataclass(frozen=True, slots=True)
-class Collator:
-    renderer: Qwen3VLRenderer
-    weights_V: Tensor
+def _claim(run: SFTRun, resume: bool) -> None:
+    """Write run.json, or refuse a folder that holds another run."""
+    if resume and last_state(run.state_dir) is not None and (run.out / "run.json").is_file():
+        before, now = json.loads((run.out / "run.json").read_text()), run.plain()
+        odd = [k for k in now if k not in ("out", "measure_every") and before.get(k) != json.loads(json.dumps(now[k]))]
+        if odd:
+            raise DataError(f"{run.out}: holds a run with another {odd[0]}; choose another --out, or delete it to begin anew")
+        return
+    if not resume and last_state(run.state_dir) is not None:
+        raise DataError(f"{run.out}: holds a run already; choose another --out, or delete it to begin anew")
+    if int(os.environ.get("RANK", "0")) == 0:
+        run.out.mkdir(parents=True, exist_ok=True)
+        _write(run.out / "run.json", json.dumps(run.plain(), indent=2) + "\n")
 
-    def __call__(self, examples: Sequence[Example]) -> Batch:
-        longest = max(len(e.token_ids_T) for e in examples)
-        ids = np.full((len(examples), longest), self.renderer.pad_token_id, dtype=np.int64)
-        mask = np.zeros((len(examples), longest), dtype=np.float32)
-        positions = np.zeros((3, len(examples), longest), dtype=np.int64)
-        for row, e in enumerate(examples):
-            n = len(e.token_ids_T)
-            ids[row, :n], mask[row, :n] = e.token_ids_T, e.loss_mask_T
-            runs = placeholder_runs(e.token_ids_T, e.frames_F, self.renderer)
-            positions[:, row, :n] = rope_positions(
-                n, runs, self.renderer.image_grids(e.frames_F), self.renderer.processor.image_processor.merge_size
-            )
-        token_ids = torch.from_numpy(ids)
-        weight = torch.from_numpy(mask) * self.weights_V[token_ids]
-        weight[:, 1:][token_ids[:, :-1] == self.renderer.encode(";")[0]] *= SECOND_NAME_WEIGHT
-        return Batch(
-            token_ids_BT=token_ids,
-            weight_BT=weight,
-            position_ids_3BT=torch.from_numpy(positions),
-            features_ND=torch.cat([e.features_ND for e in examples]),
+
+def _load(run: SFTRun) -> tuple[Any, ChatRenderer]:
+    device = "cpu"  # the trainer moves or shards the model itself
+    if run.four_bit:
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    options = LoadOptions(dtype=run.dtype, attention=run.attention, four_bit=run.four_bit)  # pyright: ignore[reportArgumentType]
+    model, renderer = load_checkpoint(run.init, device, options)
+    if run.four_bit:
+        from peft import prepare_model_for_kbit_training
+
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    return model, renderer
+
+
+def _vision(model: Any) -> torch.nn.Module:
+    """The vision tower with what maps its output to the language model."""
+    inner = model.model
+    if model.config.model_type == "smolvlm":
+        return torch.nn.ModuleList([inner.vision_model, inner.connector])
+    return inner.visual
+
+
+def _prepared(
+    run: SFTRun, episodes: Episodes, renderer: ChatRenderer
+) -> tuple[tuple[TrainingSample, ...], tuple[TrainingSample, ...], dict[str, int]]:
+    """(to train on, held out, what was left out), cut to length, with their weights."""
+    counts = {"bad_records_skipped": len(episodes.skipped), "turns_dropped": 0, "samples_dropped": 0}
+    if run.max_tokens is not None:
+        cut = truncate_all(episodes.samples, run.max_tokens, renderer, renderer.image_token_id)
+        counts |= {"turns_dropped": cut.turns_dropped, "samples_dropped": cut.samples_dropped}
+        if not cut.samples:
+            raise DataError(f"no sample has a trained turn within {run.max_tokens} tokens; raise max_tokens")
+        episodes.samples = cut.samples
+    weigh = Weigher(run.weights, renderer)
+    train, held_out = (tuple(map(weigh, part)) for part in episodes.split(run.held_out_every))
+    if not train:
+        raise DataError(f"{len(held_out)} samples, all held out; give more, or held_out_every=0")
+    return train, held_out, {**counts, "samples": len(train), "held_out": len(held_out)}
+
+
+def _trainer(
+    run: SFTRun,
+    model: Any,
+    renderer: ChatRenderer,
+    episodes: Episodes,
+    train: Sequence[TrainingSample],
+    held_out: Sequence[TrainingSample],
+) -> WeightedSFT:
+    args = _arguments(run, bool(held_out))
+    batches, steps = _plan(run, args, [len(s.token_ids_T) for s in train])
+    if run.decay is not None:
+        args.lr_scheduler_type = "warmup_stable_decay"
+        args.lr_scheduler_kwargs = {
+            "num_decay_steps": round(run.decay * steps), "decay_type": "linear", "min_lr_ratio": 0.02
+        }  # fmt: skip
+    measured = in_order([len(s.token_ids_T) for s in held_out], run.batch_tokens, packed=run.packed)
+    features = None
+    if run.keep_features and not run.train_vision:
+        features = VisionFeatures(model.to(args.device), renderer)
+    collator = SampleCollator(renderer, episodes.store, pack=run.packed, features=features)
+    agent = None
+    if run.agent_eval is not None:
+        wanted, profile = run.agent_eval, load_profile(Path(run.init))
+        agent = lambda inner, accelerator: evaluate_agent(inner, renderer, wanted, profile, accelerator)  # noqa: E731
+    lora = _lora(run)
+    try:
+        return WeightedSFT(
+            model=model,
+            args=args,
+            data_collator=RowCollator(train, held_out, collator),
+            train_dataset=Dataset.from_dict({ROWS: [list(b) for b in batches]}),
+            eval_dataset=Dataset.from_dict({ROWS: [[i + len(train) for i in b] for b in measured]}) if measured else None,
+            processing_class=renderer.processor,
+            peft_config=lora,
+            agent=agent,
+            muon=run.muon,
         )
+    except (RuntimeError, ImportError) as error:  # a logger that is not installed, for instance
+        raise ModelError(f"recipe {run.recipe}: the trainer cannot be made ({str(error).splitlines()[0]})") from error
 
 
-def token_weights(renderer: Qwen3VLRenderer, size: int) -> Tensor:
-    """(V,) loss weights: 1, and more for tokens that decide."""
-    weights = torch.ones(size)
-    for word in DECISIONS:
-        ids = renderer.encode(word)
-        assert len(ids) == 1, f"{word!r} should be one token, is {ids}"
-        weights[ids[0]] = DECISION_WEIGHT
-    return weights
+def _plan(run: SFTRun, args: SFTConfig, lengths: Sequence[int]) -> tuple[list[Batch], int]:
+    """(the batches of the run, its steps); the last step is filled up from one more pass."""
+    share = args.gradient_accumulation_steps * args.world_size
+    batches = plan(lengths, run.batch_tokens, run.passes, args.seed, packed=run.packed)
+    steps = run.steps or math.ceil(len(batches) / share)
+    passes = run.passes
+    while len(batches) < steps * share:
+        passes *= 2
+        batches = plan(lengths, run.batch_tokens, math.ceil(passes), args.seed, packed=run.packed)
+    return batches[: steps * share], steps
 
 
-@dataclass(frozen=True, slots=True)
-class Crew:
-    """The processes that train together (gloo); alone unless torchrun says otherwise."""
-
-    rank: int = 0
-    size: int = 1
-
-    @classmethod
-    def join(cls) -> Crew:
-        size = int(os.environ.get("WORLD_SIZE", "1"))
-        if size > 1:
-            torch.distributed.init_process_group("gloo")
-        return cls(int(os.environ.get("RANK", "0")), size)
-
-    def gather(self, model: Any) -> None:
-        """Sum of the gradients over all processes, in one message."""
-        if self.size > 1:
-            grads = [p.grad for p in model.parameters() if p.grad is not None]
-            flat = torch.cat([g.flatten() for g in grads])
-            torch.distributed.all_reduce(flat)
-            for grad, total in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
-                grad.copy_(total.view_as(grad))
-
-
-def stream(
-    dreamer: Dreamer, recorded: Sequence[Example], dream_share: float, seed: int, crew: Crew, skip: int
-) -> Iterator[list[Example]]:
-    """Endless groups of examples of similar length, every `crew.size`-th one from `crew.rank` on; the same for the same
-    seed, the first `skip` of all left out."""
-    dream_seed, passed, step = seed, 0, 0
-    rng = np.random.Generator(np.random.PCG64(seed))
-    order: list[int] = []
-    while True:
-        pool: list[Example] = []
-        while len(pool) < POOL:
-            if recorded and rng.random() >= dream_share:
-                if not order:
-                    order, passed = list(rng.permutation(len(recorded))), passed + 1
-                pool.append(recorded[order.pop()])
-            else:
-                # A scene gives thirteen sequences, so it is drawn as much less often.
-                if not recorded or rng.random() < 1 / 13:
-                    pool += [dream_example(d, NOISE, rng) for d in dreamer.dreams(dream_seed)]
-                    dream_seed += 1
-        groups = _groups(sorted(pool, key=lambda e: len(e.token_ids_T)))
-        for i in rng.permutation(len(groups)):
-            if step >= skip and step % crew.size == crew.rank:
-                yield groups[i]
-            step += 1
+def _arguments(run: SFTRun, measures: bool) -> SFTConfig:
+    both = measures or run.agent_eval is not None
+    ours: dict[str, Any] = {
+        "output_dir": str(run.state_dir),
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": 1,  # a row of the plan is a batch
+        "per_device_eval_batch_size": 1,
+        "train_sampling_strategy": "sequential",
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "remove_unused_columns": False,
+        "max_length": None,
+        "eval_strategy": "steps" if both else "no",
+        "eval_steps": run.measure_every,
+        "eval_on_start": both,
+        "prediction_loss_only": True,
+        "save_strategy": "steps",
+        "save_steps": run.measure_every,
+        "save_total_limit": 2,
+        "load_best_model_at_end": both,
+        "metric_for_best_model": SCORE if run.agent_eval is not None else "eval_loss",
+        "greater_is_better": run.agent_eval is not None,
+        "report_to": "none",
+        "ddp_timeout": 4 * 3600,  # the other processes wait while one runs the agent
+        # A batch without frames leaves a tower that learns without gradients.
+        "ddp_find_unused_parameters": run.train_vision,
+        "disable_tqdm": True,
+    }
+    refused = sorted(set(run.trainer) & (set(ours) - OURS_TO_CHANGE))
+    if refused:
+        raise DataError(f"trainer arguments {', '.join(refused)}: set by the run itself; see the fields of SFTRun")
+    try:
+        return SFTConfig(**{**ours, **run.trainer})
+    except (TypeError, ValueError, ImportError) as error:
+        raise ModelError(f"recipe {run.recipe}: TRL refuses the trainer arguments: {str(error).splitlines()[0]}") from None
 
 
-def _groups(ordered: list[Example]) -> list[list[Example]]:
-    groups: list[list[Example]] = [[]]
-    for example in ordered:
-        if groups[-1] and len(example.token_ids_T) * (len(groups[-1]) + 1) > BATCH_TOKENS:
-            groups.append([])
-        groups[-1].append(example)
-    return groups
+def _lora(run: SFTRun) -> Any:
+    if run.adapter is None:
+        return None
+    if find_spec("peft") is None:
+        raise ModelError("adapters need peft: pip install 'playhead[adapters]'")
+    from peft import LoraConfig
+
+    return LoraConfig(**{"task_type": "CAUSAL_LM", **run.adapter})
 
 
-def loss_of(model: Any, batch: Batch, amp: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """(weighted mean loss, right (N,), weight (N,)) over the N trained tokens, where the model is."""
-    batch = batch.to(model.device)
-    lm = model.model.language_model
-    is_image = batch.token_ids_BT == model.config.image_token_id
-    with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=amp):
-        embeds = lm.embed_tokens(batch.token_ids_BT)
-        embeds = embeds.masked_scatter(is_image[..., None], batch.features_ND.to(embeds.dtype))
-        hidden = lm(
-            inputs_embeds=embeds, position_ids=batch.position_ids_3BT, attention_mask=None, use_cache=False
-        ).last_hidden_state
-        chosen = batch.weight_BT[:, 1:] > 0
-        logits = model.lm_head(hidden[:, :-1][chosen])
-    targets, weight = batch.token_ids_BT[:, 1:][chosen], batch.weight_BT[:, 1:][chosen]
-    losses = functional.cross_entropy(logits.float(), targets, reduction="none")
-    return (losses * weight).sum() / weight.sum(), logits.argmax(-1) == targets, weight
+def _ends_whole(run: SFTRun) -> bool:
+    return run.adapter is None or run.merge
 
 
-def schedule(step: int, steps: int, warmup: int = 40, decay: float = 0.6) -> float:
-    """Linear warm-up, flat, then linear towards zero over the last `decay` of the run."""
-    return min(1.0, (step + 1) / warmup, max(0.02, (steps - step) / (decay * steps)))
+def _write_result(run: SFTRun, trainer: WeightedSFT, renderer: ChatRenderer) -> dict[str, float]:
+    """Write checkpoint/ (and adapter/), the curves; returns the last of every measurement."""
+    if trainer.is_fsdp_enabled:
+        plugin = trainer.accelerator.state.fsdp_plugin
+        assert plugin is not None
+        plugin.set_state_dict_type("FULL_STATE_DICT")
+    if run.adapter is not None:
+        trainer.save_model(str(run.adapter_dir))
+    if run.adapter is None:
+        trainer.save_model(str(run.checkpoint_dir))
+    elif run.merge and trainer.is_world_process_zero():
+        merged = trainer.accelerator.unwrap_model(trainer.model).merge_and_unload()
+        merged.save_pretrained(run.checkpoint_dir)
+    if trainer.is_world_process_zero():
+        history = trainer.state.log_history
+        save_curves(history, run.out)
+        if _ends_whole(run):
+            renderer.processor.save_pretrained(run.checkpoint_dir)
+            if (Path(run.init) / PROFILE_FILE).is_file():
+                save_profile(load_profile(Path(run.init)), run.checkpoint_dir)
+    trainer.accelerator.wait_for_everyone()
+    return {k: v for entry in trainer.state.log_history for k, v in entry.items() if k.startswith(("eval_", "loss"))}
 
 
-def optimisers(model: Any, lr: float, adam_lr: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the layers, AdamW for embeddings and norms."""
-    matrices, rest = [], []
-    for name, p in model.named_parameters():
-        if p.requires_grad:
-            (matrices if p.ndim == 2 and ".layers." in name else rest).append(p)
-    adam = torch.optim.AdamW(rest, adam_lr, betas=(0.9, 0.98), weight_decay=0.0)
-    return [Muon(matrices, lr, dtype=torch.bfloat16), adam]
-
-
-def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--init", type=Path, required=True, help="checkpoint folder to start from")
-    parser.add_argument("--out", type=Path, required=True, help="where state, curve and checkpoint go")
-    parser.add_argument("--trajectories", type=Path, help="folder written by train.collect_oracle")
-    parser.add_argument("--dreams", type=float, default=1.0, help="share of dreams among the examples")
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--total", type=int, default=0, help="length of the learning-rate schedule, when not --steps")
-    parser.add_argument("--lr", type=float, default=5e-3, help="of Muon")
-    parser.add_argument("--adam-lr", type=float, default=3e-3)
-    parser.add_argument("--seed", type=int, default=TRAIN_SEED, help="first world seed of the dreams")
-    add_device(parser)
-    parser.add_argument("--no-bf16", action="store_true")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    args = arguments().parse_args(argv)
-    from transformers import Qwen3VLForConditionalGeneration
-
-    torch.manual_seed(0)
-    renderer = Qwen3VLRenderer.from_checkpoint(args.init)
-    model = Qwen3VLForConditionalGeneration.from_pretrained(args.init, dtype=torch.float32).to(args.device)
-    model.model.visual.requires_grad_(False)
-    recorded, held_out = [], []
-    if args.trajectories:
-        recorded, held_out = recorded_examples(args.trajectories, model, renderer)
-    dreams = [d for s in range(12) for d in Dreamer(renderer).dreams(EVAL_SEED + s)]
-    measured = {"recorded": held_out, "dream": [dream_example(d, 0.0, np.random.default_rng(0)) for d in dreams]}
-    collator = Collator(renderer, token_weights(renderer, model.lm_head.out_features))
-    train(model, collator, recorded, measured, args)
-
-
-def train(
-    model: Any, collator: Collator, recorded: Sequence[Example], measured: dict[str, list[Example]], args: argparse.Namespace
-) -> None:
-    optimizers = optimisers(model, args.lr, args.adam_lr)
-    step = _resume(args.out, model, optimizers)
-    crew = Crew.join()
-    examples = stream(Dreamer(collator.renderer), recorded, args.dreams, args.seed, crew, step * GROUPS)
-    assert GROUPS % crew.size == 0, f"{crew.size} processes cannot share {GROUPS} batches"
-    began, tokens = time.time(), 0
-    while step < args.steps:
-        for optimizer, rate in zip(optimizers, (args.lr, args.adam_lr), strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = rate * schedule(step, args.total or args.steps)
-        for _ in range(GROUPS // crew.size):
-            batch = collator(next(examples))
-            loss, right, _ = loss_of(model, batch, not args.no_bf16)
-            (loss / GROUPS).backward()
-            tokens += batch.token_ids_BT.numel()
-        crew.gather(model)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        step += 1
-        if crew.rank:
-            continue
-        if step % 20 == 0:
-            speed = tokens / (time.time() - began)
-            print(f"step {step} loss {loss.item():.4f} right {right.float().mean():.4f} tokens/s {speed:.0f}", flush=True)
-        if step % 100 == 0 or step == args.steps:
-            _measure(args.out, model, collator, measured, {"step": step, "seconds": round(time.time() - began)})
-            _save(args.out, model, collator.renderer, optimizers, step)
-
-
-@torch.no_grad()
-def evaluate(model: Any, examples: Sequence[Example], collator: Callable[[Sequence[Example]], Batch]) -> dict[str, float]:
-    """Teacher-forced accuracy: of all tokens, of deciding ones, and per kind the share of episodes without a wrong token."""
-    scores: dict[str, list[float]] = {}
-    for example in examples:
-        _, right, weight = loss_of(model, collator([example]), False)
-        scores.setdefault("tokens", []).append(right.float().mean().item())
-        if (weight > 1).any():
-            scores.setdefault("decisions", []).append(right[weight > 1].float().mean().item())
-        scores.setdefault(f"whole {example.kind}", []).append(float(right.all()))
-    return {name: round(sum(v) / len(v), 4) for name, v in sorted(scores.items())}
-
-
-def _measure(
-    out: Path, model: Any, collator: Collator, measured: dict[str, list[Example]], head: dict[str, float]
-) -> None:
-    scores = {name: evaluate(model, examples, collator) for name, examples in measured.items() if examples}
-    line = json.dumps({**head, **scores})
-    print(line, flush=True)
-    with (out / "curve.jsonl").open("a") as curve:
-        curve.write(line + "\n")
-
-
-def _resume(out: Path, model: Any, optimizers: list[torch.optim.Optimizer]) -> int:
-    """Load the state of an earlier run into model and optimisers; returns its step, 0 when there is none."""
-    out.mkdir(parents=True, exist_ok=True)
-    if not (out / "state.pt").exists():
-        return 0
-    state = torch.load(out / "state.pt", map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-        optimizer.load_state_dict(saved)
-    return int(state["step"])
-
-
-def _save(out: Path, model: Any, renderer: Qwen3VLRenderer, optimizers: list[torch.optim.Optimizer], step: int) -> None:
-    beside = out / f".state.{os.getpid()}.part"
-    torch.save({"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "step": step}, beside)
-    beside.replace(out / "state.pt")
-    model.save_pretrained(out / "checkpoint")
-    renderer.processor.save_pretrained(out / "checkpoint")
-
-
-if __name__ == "__main__":
-    main()
+def _write(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)

@@ -1,20 +1,26 @@
 """Filming a scene: an ordinary H.264 MP4 file, as a camera or an editor would leave it.
 
 The stream has B-frames, a key frame about every 5 seconds and its index at the front, so seeking in it is as hard as in
-any downloaded video. Frame i shows the scene at i / fps.
+any downloaded video. Frame i shows the scene at i / fps. What is said in a scene is a subtitle stream of the file (mov_text, as
+MP4 has it); `write_srt` writes the same as a file to lie beside it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from .render import render
-from .scene import Scene
+from .scene import Line, Scene
+
+if TYPE_CHECKING:
+    from av.container import OutputContainer
+    from av.subtitles.stream import SubtitleStream
 
 TAG = "playhead-world"
 """What stands in the comment of every film, so that a made-up film can be told from footage."""
@@ -44,7 +50,7 @@ def write_film(scene: Scene, path: str | Path, progress: Callable[[float], None]
 
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        encode(frames(), beside, fps=scene.fps, faststart=True)
+        encode(frames(), beside, fps=scene.fps, faststart=True, lines=scene.lines)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
@@ -53,10 +59,31 @@ def write_film(scene: Scene, path: str | Path, progress: Callable[[float], None]
     return path
 
 
-def encode(frames: Iterable[np.ndarray], sink: Path | BinaryIO, *, fps: int, faststart: bool = False) -> None:
+def write_srt(lines: Sequence[Line], path: Path) -> Path:
+    """What is said as a SubRip file, written beside and renamed."""
+    cues = [f"{i}\n{_clock(c.start_s)} --> {_clock(c.end_s)}\n{c.text}\n\n" for i, c in enumerate(lines, 1)]
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside.write_text("".join(cues), encoding="utf-8")
+    beside.replace(path)
+    return path
+
+
+def _clock(t_s: float) -> str:
+    ms = round(t_s * 1000)
+    return f"{ms // 3_600_000:02d}:{ms // 60_000 % 60:02d}:{ms // 1000 % 60:02d},{ms % 1000:03d}"
+
+
+def encode(
+    frames: Iterable[np.ndarray],
+    sink: Path | BinaryIO,
+    *,
+    fps: int,
+    faststart: bool = False,
+    lines: Sequence[Line] = (),
+) -> None:
     """Write (S, S, 3) uint8 frames as an H.264 MP4 into a file or a seekable binary stream.
 
-    `faststart` moves the index to the front, which only works for a file.
+    `faststart` moves the index to the front, which only works for a file. `lines` become a subtitle stream.
     """
     import av
     from av.video.frame import VideoFrame
@@ -73,7 +100,43 @@ def encode(frames: Iterable[np.ndarray], sink: Path | BinaryIO, *, fps: int, fas
                 stream.pix_fmt = "yuv420p"
                 stream.codec_context.thread_count = 1
                 stream.options = {"preset": "veryfast", "crf": str(CRF), "g": str(KEY_INTERVAL_S * fps), "bf": "2"}
+                if lines:
+                    _mux_lines(container, lines)
             container.mux(stream.encode(VideoFrame.from_ndarray(pixels, format="rgb24")))
         if stream is None:
             raise ValueError("a film needs at least one frame")
         container.mux(stream.encode(None))
+
+
+_ASS_HEADER = b"""[Script Info]
+ScriptType: v4.00+
+
+[V4+ Styles]
+Format: Name, Fontname, Fontsize, PrimaryColour, SecondaryColour, OutlineColour, BackColour, Bold, Italic, Underline, \
+StrikeOut, ScaleX, ScaleY, Spacing, Angle, BorderStyle, Outline, Shadow, Alignment, MarginL, MarginR, MarginV, Encoding
+Style: Default,Arial,16,&Hffffff,&Hffffff,&H0,&H0,0,0,0,0,100,100,0,0,1,1,0,2,10,10,10,1
+
+[Events]
+Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
+"""
+"""FFmpeg's text encoders take their subtitles as ASS, and will not begin without its header."""
+
+
+def _mux_lines(container: OutputContainer, lines: Sequence[Line]) -> None:
+    from av.subtitles.subtitle import SubtitleSet
+
+    stream: SubtitleStream = container.add_stream("mov_text")
+    stream.time_base = Fraction(1, 1000)
+    stream.metadata["language"] = "eng"
+    encoder = stream.codec_context
+    encoder.subtitle_header = _ASS_HEADER
+    encoder.time_base = Fraction(1, 1000)
+    for line in lines:
+        start_ms, ms = round(line.start_s * 1000), round((line.end_s - line.start_s) * 1000)
+        event = f"0,0,Default,,0,0,0,,{line.text}".encode()
+        packet = encoder.encode_subtitle(SubtitleSet.create(text=event, start=0, end=ms, pts=start_ms))
+        packet.stream, packet.time_base = stream, Fraction(1, 1000)
+        packet.pts = packet.dts = start_ms
+        packet.duration = ms
+        # The muxer holds a packet back until the picture is there too.
+        container.mux(packet)

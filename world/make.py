@@ -2,8 +2,9 @@
 
     make_world(out, videos, minutes, seed)  ->  out/videos/world-SEED.mp4 ... and out/tasks.jsonl
 
-Video `i` is the scene of world seed `seed + i`; nothing else decides what it shows. A film that is there already is
-kept, so a killed run goes on where it was.
+Video `i` is the scene of world seed `seed + i`; nothing else decides what it shows, but that questions about subtitles
+and small digits are asked of rich films (the same events, and more on them; `world-SEED-...-rich.mp4`). A film that is
+there already is kept, so a killed run goes on where it was.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from ..core.nouns import Task
 from ..core.tasks import write_tasks
 from ..core.video import content_hash
 from .film import write_film
-from .questions import make_tasks
+from .questions import KINDS, RICH_KINDS, check_kinds, make_tasks
 from .script import make_cast
 
 Progress = Callable[[float, str], None]
@@ -28,6 +29,7 @@ def make_world(
     seed: int,
     progress: Progress | None = None,
     draws: int = 1,
+    kinds: Sequence[str] = KINDS,
 ) -> Path:
     """Film `videos` scenes and write their tasks; returns the path of `tasks.jsonl`.
 
@@ -36,25 +38,29 @@ def make_world(
         videos: how many films.
         minutes: length of each film; several lengths are taken in turn.
         seed: world seed of the first film.
-        draws: how many times seven questions are drawn for each film.
+        draws: how many times a question of each kind is drawn for each film.
+        kinds: the kinds of questions (`questions.ALL_KINDS` has them all); the first seven are asked of plain films unless one
+            that needs rich films is among them.
         progress: called with the share done (0 to 1) and the name of the film in work.
 
     Raises:
-        ValueError: no videos asked for, or a film shorter than 4 minutes.
+        ValueError: no videos asked for, a film shorter than 4 minutes, or an unknown kind.
     """
     if videos < 1:
         raise ValueError(f"a world needs at least one video; got {videos}")
     lengths = [minutes] if isinstance(minutes, (int, float)) else list(minutes)
-    casts = [make_cast(seed + i, lengths[i % len(lengths)]) for i in range(videos)]
+    check_kinds(kinds)
+    rich = any(kind in RICH_KINDS for kind in kinds)
+    casts = [make_cast(seed + i, lengths[i % len(lengths)], rich=rich) for i in range(videos)]
     tasks: list[Task] = []
     for i, cast in enumerate(casts):
-        name = f"videos/world-{cast.scene.seed}-{cast.scene.duration_s:.0f}s.mp4"
+        name = f"videos/world-{cast.scene.seed}-{cast.scene.duration_s:.0f}s{'-rich' if rich else ''}.mp4"
         path = out / name
         if not path.exists():
             write_film(cast.scene, path, _part(progress, i, videos, path.name))
         video_id = content_hash(path)
         for draw in range(draws):
-            tasks += make_tasks(cast, name, video_id, draw)
+            tasks += make_tasks(cast, name, video_id, draw, kinds)
     write_tasks(out / "tasks.jsonl", tasks)
     if progress:
         progress(1.0, "done")

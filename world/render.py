@@ -30,6 +30,10 @@ SHOT_S = 60.0
 WAVES = 4
 BLOBS = 3
 NOISE_FIELDS = 4
+SMALL_DOTS = 128
+"""A dot of a small digit is one of so many of the frame's width."""
+SMALL_SIDE = 12
+"""Width of the square that holds a small digit's plate, in dots."""
 FILL = 0.48
 """Half the drawn width of an object as a share of its size, so that a size of 0.5 at the edge stays in the frame."""
 
@@ -55,6 +59,8 @@ def render(scene: Scene, t_s: float, size: int | None = None) -> np.ndarray:
     event = scene.event_at(t_s)
     if event is not None:
         _draw(frame, event, t_s)
+        if event.small_digit is not None:
+            _draw_small(frame, event, t_s)
     return frame
 
 
@@ -174,6 +180,21 @@ def _draw(frame: np.ndarray, event: Event, t_s: float) -> None:
     under = frame[y0:y1, x0:x1].astype(np.uint16)
     under = under * (255 - alpha[cut]) + colour[cut]
     frame[y0:y1, x0:x1] = (under // 255).astype(np.uint8)
+
+
+def _draw_small(frame: np.ndarray, event: Event, t_s: float) -> None:
+    """The plate of a small digit at the object's centre; nothing where a dot would be less than a pixel."""
+    size = len(frame)
+    cell = size // SMALL_DOTS
+    if cell < 1 or event.small_digit is None:
+        return
+    side = SMALL_SIDE * cell
+    plate, ink = _digit(event.small_digit, round(15.5 * cell), side)
+    x, y = event.position(t_s)
+    left, top = round(x * size - side / 2), round(y * size - side / 2)
+    under = frame[top : top + side, left : left + side].astype(np.float64)
+    drawn = under * (1 - plate) + plate * (ink * 250.0 + (1 - ink) * 8.0)
+    frame[top : top + side, left : left + side] = np.rint(drawn).astype(np.uint8)
 
 
 @lru_cache(maxsize=1024)

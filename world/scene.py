@@ -3,6 +3,10 @@
 A scene is a changing background with rare short events. An event is one object (shape, colour, perhaps a digit on it)
 that is on screen for a few seconds and moves one way. Events never overlap. Everything is a pure function of the
 scene's fields, so the truth about a second of video is looked up, never annotated.
+
+A plain scene is all pictures. A rich one has the same events and two things more, which need other tools to be found: digits
+too small to be read unless a part of the frame is cut out (`Event.small_digit`), and things said (`Scene.lines`), which are
+heard nowhere and stand in the film's subtitles only.
 """
 
 from __future__ import annotations
@@ -17,7 +21,12 @@ BINS = 5
 NEAR, FAR = 0.24, 0.76
 """Centres of objects stay in this range of the frame, so that an object is always seen whole."""
 FILM_SIZE = 192
+RICH_SIZE = 256
+"""Width and height of a rich film: of a quarter of it, 64 pixels are left for a model that sees frames at 64 pixels."""
 FILM_FPS = 8
+CROP = 0.25
+"""Width of the part of the frame in which a small digit is as large as a digit is in the whole frame."""
+PLACES = ("top left", "top right", "bottom left", "bottom right")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +47,8 @@ class Event:
     y1: float
     size: float = 0.46
     digit: int | None = None
+    small_digit: int | None = None
+    """On a plate a twentieth as wide as the frame: read in a crop only. An object has one kind of digit at most."""
 
     @property
     def name(self) -> str:
@@ -54,6 +65,27 @@ def position_bin(u: float) -> int:
     return min(BINS - 1, max(0, int((u - NEAR) / (FAR - NEAR) * BINS)))
 
 
+def cell_box(x: int, y: int, width: float) -> tuple[int, int, int, int]:
+    """The box `width` wide around the middle of a column and row (see `position_bin`), in thousandths, rounded to tens: a short
+    table, so that whoever reads a position can name the box without reckoning."""
+    sides = []
+    for axis in (x, y):
+        middle = NEAR + (axis + 0.5) * (FAR - NEAR) / BINS
+        low = round((middle - width / 2) * 100) * 10
+        sides.append((low, low + round(width * 1000)))
+    return sides[0][0], sides[1][0], sides[0][1], sides[1][1]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Line:
+    """Something said: a sentence with one thing in it (`word`), from `start_s` to `end_s`."""
+
+    start_s: float
+    end_s: float
+    text: str
+    word: str
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scene:
     """A whole video: its background follows from `seed`, its events are in order of time."""
@@ -63,7 +95,12 @@ class Scene:
     events: tuple[Event, ...]
     fps: int = FILM_FPS
     size: int = FILM_SIZE
+    lines: tuple[Line, ...] = ()
 
     def event_at(self, t_s: float) -> Event | None:
         """The event on screen at `t_s`, or None."""
         return next((e for e in self.events if e.start_s <= t_s < e.end_s), None)
+
+    def line_at(self, t_s: float) -> Line | None:
+        """What is being said at `t_s`, or None."""
+        return next((line for line in self.lines if line.start_s <= t_s < line.end_s), None)

@@ -1,6 +1,7 @@
 """Writing a scene: which events happen when, such that every kind of question has one right answer.
 
-    make_scene(seed, minutes) -> Scene      # a pure function of its arguments
+    make_scene(seed, minutes) -> Scene                   # a pure function of its arguments
+    make_scene(seed, minutes, rich=True) -> Scene        # the same events, with small digits and talk
 
 Guards against shortcuts: the answers are drawn before the events, uniformly, so that no wording and no single frame
 tells them; distractors share a colour or a shape with what is asked for.
@@ -10,14 +11,18 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from .scene import COLOURS, FAR, MOTIONS, NEAR, SHAPES, Event, Scene
+from .scene import COLOURS, FAR, MOTIONS, NEAR, RICH_SIZE, SHAPES, Event, Scene
+from .talk import make_lines
 
 HELD_OUT_SEED = 7_000_000
 """World seeds from here on are for checks by others: never trained, tuned or debugged on."""
 MIN_GAP_S = 8.0
 AFTER_GAP_S = (8.0, 36.0)
+SMALL = 0.7
+"""Share of the objects without a large digit that carry a small one in a rich scene."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,8 +41,8 @@ class Cast:
     """An event whose next event comes soon; both names appear once."""
 
 
-def make_cast(seed: int, minutes: float) -> Cast:
-    """The scene of `seed` with its cast.
+def make_cast(seed: int, minutes: float, *, rich: bool = False) -> Cast:
+    """The scene of `seed` with its cast. A rich one has the events of the plain one, and more on them.
 
     Raises:
         ValueError: under 4 minutes there is no room for rare events.
@@ -70,7 +75,7 @@ def make_cast(seed: int, minutes: float) -> Cast:
         events[lone[0]] = replace(events[lone[0]], digit=rng.randrange(10))
     scene = Scene(seed=seed, duration_s=float(duration_s), events=tuple(events))
     return Cast(
-        scene=scene,
+        scene=_enriched(scene, lone) if rich else scene,
         odd=role.index("odd"),
         odd_by=odd_by,
         counted=tuple(i for i, r in enumerate(role) if r == "counted"),
@@ -79,8 +84,31 @@ def make_cast(seed: int, minutes: float) -> Cast:
     )
 
 
-def make_scene(seed: int, minutes: float) -> Scene:
-    return make_cast(seed, minutes).scene
+def make_scene(seed: int, minutes: float, *, rich: bool = False) -> Scene:
+    return make_cast(seed, minutes, rich=rich).scene
+
+
+def scene_of(meta: Mapping[str, str]) -> Scene:
+    """The scene that a task of the world is about, from the task's `meta`."""
+    return make_scene(int(meta["seed"]), float(meta["minutes"]), rich=meta.get("edition") == RICH)
+
+
+RICH = "rich"
+
+
+def _enriched(scene: Scene, lone: list[int]) -> Scene:
+    """Small digits and talk, from random numbers of their own, so that what the plain scene shows stays as it is."""
+    rng = random.Random(f"playhead-world-rich-{scene.seed}")
+    bare = [i for i, e in enumerate(scene.events) if e.digit is None]
+    small = {i for i in bare if rng.random() < SMALL}
+    bare_lone = [i for i in bare if i in lone]
+    if bare_lone and not small & set(lone):
+        small.add(rng.choice(bare_lone))
+    events = tuple(
+        replace(e, small_digit=rng.randrange(10)) if i in small else e for i, e in enumerate(scene.events)
+    )
+    lines = make_lines(rng, events, lone, scene.duration_s)
+    return replace(scene, events=events, lines=lines, size=RICH_SIZE)
 
 
 def _with_relatives(

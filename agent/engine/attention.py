@@ -48,7 +48,7 @@ class Segment:
         return range(self.row, self.row + self.tokens)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Piece:
     """Tokens [begin, end) of `node`, as seen by `rows`; `where` is the same to index with."""
 
@@ -71,8 +71,21 @@ class Plan:
         self.joined = len(parts) > 1
         if self.joined:
             self.rows = torch.tensor([row for part in parts for row in part], device=device)
+        self._growing = [p for p in self.pieces if p.end > p.node.length]
         self.layers = 0
         self.seen: dict[int, LayerShape] | None = None
+
+    def check(self) -> None:
+        """After a pass. Raises: ModelError: the model did not attend by this plan (somebody gave it another attention
+        since), so what it computed is wrong."""
+        if not self.layers:
+            raise ModelError("the model's attention was replaced while the engine was using it")
+        self.layers = 0
+
+    def advance(self) -> None:
+        """The same segments, one token each, one token later."""
+        for piece in self._growing:
+            piece.end += 1
 
 
 def _past_pieces(segments: Sequence[Segment], device: torch.device) -> Iterator[Piece]:
@@ -98,17 +111,12 @@ _local = threading.local()
 
 @contextmanager
 def attending(plan: Plan) -> Iterator[None]:
-    """In this thread, models with `install`ed attention attend by `plan`.
-
-    Raises: ModelError: the model did not (somebody gave it another attention since), so what it computed is wrong.
-    """
+    """In this thread, models with `install`ed attention attend by `plan`."""
     _local.plan = plan
     try:
         yield
     finally:
         _local.plan = None
-    if not plan.layers:
-        raise ModelError("the model's attention was replaced while the engine was using it")
 
 
 def install(model: torch.nn.Module) -> None:
@@ -174,8 +182,9 @@ def packed_attention(
     if plan.seen is not None:
         plan.seen[layer] = LayerShape(k_HND.shape[0], k_HND.shape[2], k_HND.dtype, k_HND.device)
         return query.transpose(1, 2), None
+    both_2HND = torch.stack((k_HND, v_HND))
     for s in plan.segments:
-        s.node.write(layer, s.node.length, k_HND[:, s.row : s.row + s.tokens], v_HND[:, s.row : s.row + s.tokens])
+        s.node.write(layer, s.node.length, both_2HND[:, :, s.row : s.row + s.tokens])
     scale = q_HND.shape[-1] ** -0.5 if scaling is None else scaling
     outs, sums = [], []
     for s in plan.chunks:

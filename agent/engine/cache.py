@@ -71,10 +71,9 @@ class Node:
             yield node, seen
             seen, node = node.offset, node.parent
 
-    def write(self, layer: int, at: int, keys_HnD: torch.Tensor, values_HnD: torch.Tensor) -> None:
-        buffer, end = self.layers[layer], at + keys_HnD.shape[1]
-        buffer[0, :, at:end] = keys_HnD
-        buffer[1, :, at:end] = values_HnD
+    def write(self, layer: int, at: int, both_2HnD: torch.Tensor) -> None:
+        """Keys and values of n tokens, from `at` on."""
+        self.layers[layer][:, :, at : at + both_2HnD.shape[2]] = both_2HnD
 
 
 class PrefixTree:

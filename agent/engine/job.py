@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from random import Random
 
 import numpy as np
 
@@ -13,7 +14,6 @@ from ...core.policy import GenerateRequest
 from ..families.contract import FrameFeatures
 from .cache import Node
 from .context import Context
-from .sample import seeded
 
 
 class Job:
@@ -40,7 +40,7 @@ class Job:
         self.sampled: list[int] = []
         self.logprobs: list[float] = []
         self.reused: int | None = None
-        self.generator = seeded(self.request.sampling.seed)
+        self.numbers = Random(self.request.sampling.seed)
 
     @property
     def prompt(self) -> Context:

@@ -16,6 +16,7 @@ request and ends when there has been none for a while.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections import deque
@@ -31,10 +32,12 @@ from ..families.contract import ModelFamily
 from ..renderers.chat import ChatRenderer, PixelSource
 from .cache import GROW_TOKENS, Node, PrefixTree, common_prefix
 from .context import Context
+from .features import give_features
 from .job import Job
 from .sample import draw
+from .steady import Steady
 from .step import Stepper, Take
-from .vision import VisionCache, frame_key
+from .vision import VisionCache
 
 LINGER_S = 1.0
 """How long the thread waits for another request before it ends."""
@@ -78,6 +81,9 @@ class Engine:
         """Where the sequence of a session ended last."""
         self._arrived = threading.Condition()
         self._inbox: list[Job | str] = []
+        self._stir = False
+        """Somebody wants something of the thread, which decodes on until then."""
+        self._pausing = 0
         self._thread: threading.Thread | None = None
         self._busy = threading.Lock()
 
@@ -92,14 +98,23 @@ class Engine:
         finally:
             for job in jobs:
                 job.cancelled = True  # of no effect on a job that has ended
+            self._stir = True
 
     def forget(self, session: str) -> None:
         """The trajectory is over: its cache is the first to go when room is needed."""
         self._submit(session)
 
+    @property
+    def under_way(self) -> int:
+        """Requests that have not ended."""
+        return len(self._inbox) + len(self._waiting) + len(self._running)
+
     def weights_changed(self) -> None:
         """Drop everything computed with the old weights. Requests under way begin again, so that a completion is of one
         version; `policy_version` says which."""
+        with self._arrived:
+            self._pausing += 1
+            self._stir = True
         with self._busy:
             self.version += 1
             for job in reversed(self._running):
@@ -108,10 +123,14 @@ class Engine:
                 job.restart()
                 job.features.clear()
             self._forget_all()
+        with self._arrived:
+            self._pausing -= 1
+            self._arrived.notify()
 
     def _submit(self, *items: Job | str) -> None:
         with self._arrived:
             self._inbox += items
+            self._stir = True
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="playhead-engine", daemon=True)
                 self._thread.start()
@@ -127,7 +146,8 @@ class Engine:
                     if not self._inbox:
                         self._thread = None
                         return
-                items, self._inbox = self._inbox, []
+                self._arrived.wait_for(lambda: not self._pausing)
+                items, self._inbox, self._stir = self._inbox, [], False
             with self._busy, torch.inference_mode():
                 try:
                     self._turn(items)
@@ -156,6 +176,7 @@ class Engine:
         takes = self._with_features(self._fitting(self._next_tokens()))
         if takes:
             self._pass(takes)
+            self._decode_on()
         self.tree.make_room(0)
 
     def _enter(self, job: Job) -> None:
@@ -260,33 +281,10 @@ class Engine:
 
     def _with_features(self, takes: Sequence[Take]) -> list[Take]:
         """Those takes whose frames have features; a request whose frames cannot be encoded ends here."""
-        wanted = {}
-        for take in takes:
-            job = take.job
-            shown = {i for i, _, _ in job.prompt.shown(job.done, job.done + take.tokens)}
-            job.features = {i: f for i, f in job.features.items() if i in shown}
-            wanted[job] = [i for i in sorted(shown) if i not in job.features]
-        try:
-            self._encode(wanted)
-        except Exception:
-            good = []
-            for take in takes:
-                try:
-                    self._encode({take.job: wanted[take.job]})
-                    good.append(take)
-                except Exception as error:  # this request's frames, so this request's failure
-                    self._fail(take.job, error)
-            return good
-        return list(takes)
-
-    def _encode(self, wanted: dict[Job, list[int]]) -> None:
-        frames = [job.prompt.frames[i] for job, indices in wanted.items() for i in indices]
-        if not frames:
-            return
-        found = self.vision.get(frames)
-        for job, indices in wanted.items():
-            for i in indices:
-                job.features[i] = found[frame_key(job.prompt.frames[i])]
+        failures = give_features(self.vision, takes)
+        for job, error in failures.items():
+            self._fail(job, error)
+        return [take for take in takes if take.job not in failures]
 
     def _pass(self, takes: Sequence[Take]) -> None:
         try:
@@ -308,20 +306,42 @@ class Engine:
         if logits_CV is not None:
             self._sample(complete, logits_CV)
 
-    def _sample(self, jobs: Sequence[Job], logits_CV: torch.Tensor) -> None:
+    def _decode_on(self) -> None:
+        """Decode until somebody comes, goes or runs out of time or room: until then no pass differs from the last."""
+        jobs = list(self._running)
+        if self._stir or self._ended or not jobs or any(not j.sampled or j.length - j.done > 1 for j in jobs):
+            return
+        for job in jobs:
+            job.features.clear()
+        until = min(job.deadline for job in (*jobs, *self._waiting))
+        steady = Steady(self._family, jobs)
+        with steady.going():
+            for _ in range(steady.room):
+                if self._stir or self._ended or time.monotonic() > until:
+                    return
+                try:
+                    logits_BV = steady.run()
+                except Exception:  # the next pass is an ordinary one, which finds out whose fault it is
+                    return
+                self.passes += 1
+                steady.commit()
+                steady.tokens_B = self._sample(jobs, logits_BV)
+
+    def _sample(self, jobs: Sequence[Job], logits_CV: torch.Tensor) -> torch.Tensor:
+        """The next token (C,) of each."""
         samplings = [job.request.sampling for job in jobs]
-        drawn = draw(logits_CV, samplings, [job.generator for job in jobs], self._suppressed)
-        for job, one in zip(jobs, drawn, strict=True):
-            if isinstance(one, ModelError):
-                self._fail(job, one)
+        tokens_C, logprobs_C = draw(logits_CV, samplings, [job.numbers for job in jobs], self._suppressed)
+        for job, token, logprob in zip(jobs, tokens_C.tolist(), logprobs_C.tolist(), strict=True):
+            if not math.isfinite(logprob):
+                self._fail(job, ModelError("the model gave no finite logit"))
                 continue
-            token, logprob = one
             job.sampled.append(token)
             job.logprobs.append(logprob)
             if token in self._stops:
                 self._end(job, FinishReason.STOP)
             elif len(job.sampled) >= job.request.sampling.max_tokens:
                 self._end(job, FinishReason.LENGTH)
+        return tokens_C
 
     # Leaving.
 

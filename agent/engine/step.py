@@ -46,6 +46,7 @@ class Stepper:
         with torch.inference_mode(), attending(plan):
             ids_11 = torch.zeros(1, 1, dtype=torch.long, device=device)
             self._family.hidden(ids_11, ids_11.expand(self._family.axes, 1, 1), NoCache())
+        plan.check()
         return [plan.seen[layer] for layer in sorted(plan.seen)]
 
     def run(self, takes: Sequence[Take]) -> torch.Tensor | None:
@@ -63,8 +64,10 @@ class Stepper:
         ids_1N, positions_A1N = self._inputs(spans)
         image_SD, deepstack = _images(spans)
         last = [s.row + s.tokens - 1 for s, t in zip(segments, takes, strict=True) if t.completes]
-        with torch.inference_mode(), attending(Plan(segments, device)):
+        plan = Plan(segments, device)
+        with torch.inference_mode(), attending(plan):
             hidden_1ND = self._family.hidden(ids_1N.to(device), positions_A1N.to(device), NoCache(), image_SD, deepstack)
+            plan.check()
             hidden_ND = hidden_1ND[0]
             return self._family.logits(hidden_ND if len(last) == row else hidden_ND[last]) if last else None
 

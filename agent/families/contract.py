@@ -75,6 +75,8 @@ class ModelFamily(Protocol):
 class Adapter:
     """What all adapters do alike; a family gives the rest."""
 
+    axes: int
+
     def __init__(self, model: Any, renderer: Any) -> None:
         self.model, self.renderer = model, renderer
         self.device = main_device(model)
@@ -87,6 +89,34 @@ class Adapter:
             return embeds, None
         mask_BN = (ids_BN == self.renderer.image_token_id).to(embeds.device)
         return embeds.masked_scatter(mask_BN.unsqueeze(-1), image_SD.to(embeds.device, embeds.dtype)), mask_BN
+
+    @property
+    def language(self) -> Any:
+        """The language model, which takes embeddings."""
+        raise NotImplementedError
+
+    def visual(self, mask_BN: torch.Tensor | None, deepstack: Sequence[torch.Tensor]) -> dict[str, Any]:
+        """What else a forward pass is told of the placeholders."""
+        return {}
+
+    def hidden(
+        self,
+        ids_BN: torch.Tensor,
+        positions_ABN: torch.Tensor,
+        cache: Any,
+        image_SD: torch.Tensor | None = None,
+        deepstack: Sequence[torch.Tensor] = (),
+        attention_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        embeds, mask_BN = self.embed(ids_BN, image_SD)
+        return self.language(
+            inputs_embeds=embeds,
+            position_ids=positions_ABN if self.axes > 1 else positions_ABN[0],
+            attention_mask=attention_mask,
+            past_key_values=cache,
+            use_cache=True,
+            **self.visual(mask_BN, deepstack),
+        ).last_hidden_state
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.model.lm_head(hidden).float().to(self.device)

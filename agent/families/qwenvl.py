@@ -34,33 +34,15 @@ class Qwen25VL(Adapter):
         layers = getattr(out, "deepstack_features", None) or ()  # one tuple over frames per layer
         return [FrameFeatures(image, tuple(d[i] for d in layers)) for i, image in enumerate(out.pooler_output)]
 
-    def hidden(
-        self,
-        ids_BN: torch.Tensor,
-        positions_ABN: torch.Tensor,
-        cache: Any,
-        image_SD: torch.Tensor | None = None,
-        deepstack: Sequence[torch.Tensor] = (),
-        attention_mask: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        embeds, mask_BN = self.embed(ids_BN, image_SD)
-        return self.model.model.language_model(
-            inputs_embeds=embeds,
-            position_ids=positions_ABN,
-            attention_mask=attention_mask,
-            past_key_values=cache,
-            use_cache=True,
-            **self._visual(mask_BN, deepstack),
-        ).last_hidden_state
-
-    def _visual(self, mask_BN: torch.Tensor | None, deepstack: Sequence[torch.Tensor]) -> dict[str, Any]:
-        return {}
+    @property
+    def language(self) -> Any:
+        return self.model.model.language_model
 
 
 class Qwen3VL(Qwen25VL):
     """`Qwen3VLForConditionalGeneration`."""
 
-    def _visual(self, mask_BN: torch.Tensor | None, deepstack: Sequence[torch.Tensor]) -> dict[str, Any]:
+    def visual(self, mask_BN: torch.Tensor | None, deepstack: Sequence[torch.Tensor]) -> dict[str, Any]:
         has_images = mask_BN is not None and len(deepstack) > 0
         return {"visual_pos_masks": mask_BN, "deepstack_visual_embeds": list(deepstack) if has_images else None}
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from ...core.nouns import Frame
 from ..renderers.chat import PixelSource
@@ -32,20 +31,6 @@ class SmolVLM(Adapter):
         (features_SD,) = self.model.model.get_image_features(tiles[None], return_dict=True).pooler_output
         return [FrameFeatures(f) for f in features_SD.split([self.renderer.frame_tokens(f) for f in frames])]
 
-    def hidden(
-        self,
-        ids_BN: torch.Tensor,
-        positions_ABN: torch.Tensor,
-        cache: Any,
-        image_SD: torch.Tensor | None = None,
-        deepstack: Sequence[torch.Tensor] = (),
-        attention_mask: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        embeds, _ = self.embed(ids_BN, image_SD)
-        return self.model.model.text_model(
-            inputs_embeds=embeds,
-            position_ids=positions_ABN[0],
-            attention_mask=attention_mask,
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
+    @property
+    def language(self) -> Any:
+        return self.model.model.text_model

@@ -79,6 +79,16 @@ def load_checkpoint(checkpoint: str, device: str | None, options: LoadOptions) -
     return model.eval(), renderer_class(model_type).from_checkpoint(source)
 
 
+def load_renderer(checkpoint: str) -> ChatRenderer:
+    """The renderer of a folder or a hub id, without its weights.
+
+    Raises: ModelError: not there, of no family that we know, or damaged.
+    """
+    local = checkpoint.startswith((".", "/", "~")) or Path(checkpoint).exists()
+    source = str(Path(checkpoint).expanduser()) if local else checkpoint
+    return renderer_class(_model_type(checkpoint, source, local)).from_checkpoint(source)
+
+
 def _model_type(checkpoint: str, source: str, local: bool) -> str:
     from transformers import AutoConfig, PreTrainedConfig
 

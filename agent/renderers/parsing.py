@@ -4,6 +4,8 @@
     <tool_call>
     {"name": "search_clips", "arguments": {"query": "red star"}}
     </tool_call>                                      or      <answer>red</answer>  <evidence>750.0-762.0</evidence>
+                                                              and, to cite places on the screen (thousandths of the frame),
+                                                              <box>753.0: 170,370,630,830</box>
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from ...core.policy import Parsed
 _CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.S)
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.S)
 _EVIDENCE = re.compile(r"<evidence>(.*?)</evidence>", re.S)
+_BOX = re.compile(r"<box>(.*?)</box>", re.S)
 _CALL_FORM = '<tool_call>\n{"name": NAME, "arguments": {...}}\n</tool_call>'
 
 
@@ -35,7 +38,7 @@ def parse(text: str, turn_index: int) -> Parsed:
         if isinstance(call, str):
             return Parsed(thought=thought, error=call)
         calls.append(call)
-    answer, evidence = _ANSWER.search(said), _EVIDENCE.search(said)
+    answer, evidence, boxes = _ANSWER.search(said), _EVIDENCE.search(said), _BOX.search(said)
     error = None
     if said.count("<tool_call>") != len(bodies):
         error = f"a <tool_call> has no </tool_call>. The form is {_CALL_FORM}."
@@ -50,6 +53,7 @@ def parse(text: str, turn_index: int) -> Parsed:
         tool_calls=tuple(calls) if error is None else (),
         answer=answer[1].strip() if answer and error is None else None,
         evidence=evidence[1].strip() if evidence and error is None else None,
+        boxes=boxes[1].strip() if boxes and error is None else None,
         error=error,
     )
 

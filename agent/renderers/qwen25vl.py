@@ -1,10 +1,10 @@
 """Qwen2.5-VL conversations as tokens.
 
-Qwen2.5-VL reads time in a video from its temporal rotary positions (absolute time, arXiv 2502.13923, section 2.1.2), which
-say how far frames of one video are apart but not when the first one is, and need evenly spaced frames. An agent's frames
-come one by one, from anywhere: they are images, with the time as text, in the form that the family writes times in when it
-grounds events (seconds, same section), directly before the image: `12.0s<|vision_start|>...`. Its positions are then
-those of images, as `get_rope_index` gives them.
+Qwen2.5-VL reads time in a video from its temporal rotary positions (arXiv 2502.13923, "Multimodal Rotary Position Embedding
+Aligned to Absolute Time"), which say how far frames of one video are apart but not when the first one is, and need evenly
+spaced frames. An agent's frames come one by one, from anywhere: they are images, with the time as text, in seconds (one of the
+forms in which its video data has times, same report, on its pre-training data), directly before the image:
+`12.0s<|vision_start|>...`. Its positions are then those of images, as `get_rope_index` gives them.
 
 Its published template knows neither tools nor tool results; see `preamble.py`.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import time
+import threading
 
 import numpy as np
 import pytest
@@ -101,18 +101,29 @@ def test_a_pass_that_fails_is_repeated_without_the_culprit(engine, ask, loaded, 
     assert also.finish_reason is not FinishReason.ERROR
 
 
+async def passes(engine, count: int) -> None:
+    """Wait until so many more passes were run."""
+    target = engine.passes + count
+
+    async def wait() -> None:
+        while engine.passes < target:
+            await asyncio.sleep(0.001)
+
+    await asyncio.wait_for(wait(), 120)
+
+
 def test_cancelling_frees_the_place_and_spares_the_others(engine, ask):
     one = engine(max_batch=1)
     one._stops = frozenset()  # it would go on for ever
 
     async def scene():
         hog = asyncio.create_task(one.generate([ask(1, max_tokens=10**6)]))
-        await asyncio.sleep(0.3)
+        await passes(one, 3)
         other = asyncio.create_task(one.generate([ask(2, max_tokens=3)]))
-        await asyncio.sleep(0.05)
+        await passes(one, 3)
         assert not other.done()
         hog.cancel()
-        return await asyncio.wait_for(other, 20)
+        return await asyncio.wait_for(other, 120)
 
     (said,) = asyncio.run(scene())
     assert said.finish_reason in (FinishReason.LENGTH, FinishReason.STOP)
@@ -128,21 +139,35 @@ def test_time_limits_are_each_requests_own(engine, ask):
     assert long.finish_reason is FinishReason.LENGTH and len(long.token_ids) == 9
 
 
-def test_new_weights_begin_again(engine, ask):
+def test_new_weights_begin_again(engine, ask, loaded, monkeypatch):
     one, plain = engine(), engine()
-    one._stops = plain._stops = frozenset()  # neither ends before its time, however fast the machine is
+    one._stops = plain._stops = frozenset()
+    family, reached, go = loaded[0], threading.Event(), threading.Event()
+    hidden, calls = family.hidden, []
+
+    def held(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 6:  # the middle of the first attempt
+            reached.set()
+            assert go.wait(120)
+        return hidden(*args, **kwargs)
 
     async def scene():
-        task = asyncio.create_task(one.generate([ask(1, frame(1), max_tokens=400)]))
-        while one.passes < 5:
-            await asyncio.sleep(0)
-        await asyncio.to_thread(one.weights_changed)
-        assert not task.done()
+        task = asyncio.create_task(one.generate([ask(1, frame(1), max_tokens=20)]))
+        assert await asyncio.to_thread(reached.wait, 120)
+        changing = asyncio.create_task(asyncio.to_thread(one.weights_changed))
+        while not one._pausing:
+            await asyncio.sleep(0.001)
+        go.set()
+        await changing
         return (await task)[0]
 
-    said = asyncio.run(scene())
-    (plain,) = asyncio.run(plain.generate([ask(1, frame(1), max_tokens=400)]))
+    with monkeypatch.context() as patched:
+        patched.setattr(family, "hidden", held)
+        said = asyncio.run(asyncio.wait_for(scene(), 240))
+    (plain,) = asyncio.run(plain.generate([ask(1, frame(1), max_tokens=20)]))
     assert said.policy_version == 1 and said.token_ids == plain.token_ids and said.reused_tokens == 0
+    assert len(calls) > 20 + 5, "begun again"
 
 
 def test_a_forgotten_session_goes_first(engine, ask):
@@ -162,8 +187,8 @@ def test_the_thread_ends_when_nobody_asks(engine, ask, monkeypatch):
     monkeypatch.setattr(scheduler, "LINGER_S", 0.05)
     one = engine()
     asyncio.run(one.generate([ask(1, max_tokens=2)]))
-    deadline = time.monotonic() + 5
-    while one._thread is not None and time.monotonic() < deadline:
-        time.sleep(0.02)
+    thread = one._thread
+    if thread is not None:
+        thread.join(120)
     assert one._thread is None
     assert asyncio.run(one.generate([ask(1, max_tokens=2)]))[0].token_ids

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from playhead.core.errors import ModelError
 from playhead.core.policy import Sampling
 
 torch = pytest.importorskip("torch")
 from playhead.agent.engine.attention import Plan, Segment, _join, _plain, attend  # noqa: E402
 from playhead.agent.engine.cache import LayerShape, PrefixTree, common_prefix  # noqa: E402
-from playhead.agent.engine.sample import draw, seeded  # noqa: E402
+from playhead.agent.engine.sample import draw  # noqa: E402
 
 SHAPE = LayerShape(heads=1, width=2, dtype=torch.float32, device=torch.device("cpu"))
 
@@ -22,8 +23,8 @@ def compute(tree: PrefixTree, node, keys: np.ndarray) -> None:
     new = keys[node.end :]
     tree.reserve(node, len(new))
     if len(new):
-        values = torch.tensor(new, dtype=torch.float32)[None, :, None].expand(1, -1, 2)
-        node.write(0, node.length, values, values)
+        values = torch.tensor(new, dtype=torch.float32)[None, None, :, None].expand(2, 1, -1, 2)
+        node.write(0, node.length, values)
     tree.append(node, new)
 
 
@@ -85,12 +86,12 @@ def test_packed_attention_equals_each_sequence_alone(shape, repeat, shared):
         node = tree.claim(keys, i)
         fresh = len(keys) - node.end
         tree.reserve(node, fresh + new)
-        node.write(0, node.length, torch.randn(2, fresh, 8), torch.randn(2, fresh, 8))
+        node.write(0, node.length, torch.randn(2, 2, fresh, 8))
         tree.append(node, keys[node.end :])
         segments.append(Segment(node, row, new))
         row += new
     for s in segments:
-        s.node.write(0, s.node.length, k[:, s.row : s.row + s.tokens], v[:, s.row : s.row + s.tokens])
+        s.node.write(0, s.node.length, torch.stack([k, v])[:, :, s.row : s.row + s.tokens])
         past = [n.layers[0][:, :, :seen] for n, seen in s.node.path()][::-1]
         new = torch.stack([k, v])[:, :, s.row : s.row + s.tokens]
         keys, values = torch.cat([*past, new], 2).repeat_interleave(repeat, 1)
@@ -118,18 +119,17 @@ def test_the_plain_kernel_is_the_fused_one(causal):
 def test_sampling_has_the_right_frequencies_and_log_probs():
     logits = torch.tensor([[0.0, 1.0, 2.0, -1.0]]).repeat(4000, 1)
     sampling = Sampling(temperature=2.0)
-    drawn = draw(logits, [sampling] * 4000, [seeded(i) for i in range(4000)], torch.tensor([1]))
+    tokens, logprobs = draw(logits, [sampling] * 4000, [Random(i) for i in range(4000)], torch.tensor([1]))
     probs = torch.softmax(torch.tensor([0.0, -1e9, 2.0, -1.0]) / 2.0, 0)
-    counts = torch.bincount(torch.tensor([d[0] for d in drawn]), minlength=4) / 4000
+    counts = torch.bincount(tokens, minlength=4) / 4000
     assert (counts - probs).abs().max() < 0.03
-    logp = torch.log_softmax(logits[0] / 2.0, 0)
-    assert all(abs(p - float(logp[t])) < 1e-5 for t, p in drawn)
+    assert (logprobs - torch.log_softmax(logits[0] / 2.0, 0)[tokens]).abs().max() < 1e-5
 
 
 def test_rows_of_all_kinds_stand_side_by_side():
     logits = torch.tensor([[0.0, 1.0, 2.0], [float("nan")] * 3, [5.0, 4.9, -9.0], [0.0, 1.0, 2.0]])
     kinds = [Sampling(), Sampling(temperature=1.0), Sampling(temperature=1.0, top_p=0.1), Sampling(temperature=3.0, seed=4)]
-    drawn = draw(logits, kinds, [seeded(s.seed) for s in kinds], torch.tensor([2]))
-    assert drawn[0][0] == 1 and isinstance(drawn[1], ModelError) and drawn[2][0] == 0
-    alone = draw(logits[3:], kinds[3:], [seeded(4)], torch.tensor([2]))
-    assert alone[0][0] == drawn[3][0]
+    tokens, logprobs = draw(logits, kinds, [Random(s.seed) for s in kinds], torch.tensor([2]))
+    assert tokens[0] == 1 and tokens[2] == 0 and not logprobs[1].isfinite() and logprobs[[0, 2, 3]].isfinite().all()
+    alone, _ = draw(logits[3:], kinds[3:], [Random(4)], torch.tensor([2]))
+    assert alone[0] == tokens[3]

@@ -90,7 +90,7 @@ def test_without_a_captioner_it_says_what_else_to_do(ctx: ToolContext):
 @pytest.mark.parametrize(
     ("name", "arguments", "says"),
     [
-        ("find", {}, "The tools are: search_clips, temporal_zoom, caption_frames."),
+        ("find", {}, "The tools are: search_clips, temporal_zoom, caption_frames, search_subtitles, crop_frame,"),
         ("search_clips", "{query: red}", "not JSON"),
         ("search_clips", "[" * 100_000, "not JSON"),
         ("search_clips", '["red"]', "must be a JSON object. search_clips takes query (string), k (integer, optional)."),

@@ -1,108 +1,143 @@
-"""The supervised trainer: its positions are the model's own, its data follow from the step, a resumed run is the same run."""
+"""Supervised runs on TRL, on a tiny random Qwen3-VL: resumed runs, adapters, the recipes, the agent among the measurements."""
 
-import argparse
 import json
+from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from playhead.train.dream import Dreamer
-from playhead.train.embedded_model import build_config, build_model
-from playhead.train.examples import dream_example
-from playhead.train.perception import vision_config
-from playhead.train.sft import Collator, Crew, loss_of, stream, token_weights, train
+from playhead.core.budget import Budget
+from playhead.core.errors import DataError, ModelError
+from playhead.core.nouns import Task
+from playhead.core.tasks import write_tasks
+from playhead.train.recipes import recipe
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.timeout(600)  # reading trl alone takes half a minute on a busy machine
 
 
-@pytest.fixture(scope="module")
-def config(renderer):
-    vision = {**vision_config().to_dict(), "depth": 1}
-    return build_config(renderer.tokenizer, vision, layers=1)
+def tiny(name: str, checkpoint: Path, data: Path, out: Path, **changes):
+    """A recipe, cut down: small batches on a CPU, few steps."""
+    run = recipe(name)(init=str(checkpoint), data=[data], out=out)
+    small = {"use_cpu": True, "bf16": False, "logging_steps": 1, "gradient_accumulation_steps": 2}
+    trainer = {**run.trainer, **small, **changes.pop("trainer", {})}
+    ours = {"batch_tokens": 700, "steps": 4, "measure_every": 2, "held_out_every": 4, "dtype": "float32"}
+    return replace(run, **{**ours, **changes}, trainer=trainer)
 
 
-@pytest.fixture
-def model(config):
-    model = build_model(config)
-    model.model.visual.requires_grad_(False)
-    return model
+def losses(out: Path, name: str = "loss") -> dict[int, float]:
+    entries = map(json.loads, (out / "curve.jsonl").read_text().splitlines())
+    return {e["step"]: e[name] for e in entries if name in e}
 
 
-@pytest.fixture(scope="module")
-def collator(renderer, config):
-    return Collator(renderer, token_weights(renderer, config.text_config.vocab_size))
+class Killed(BaseException):
+    """As abrupt as can be without ending the test."""
 
 
-@pytest.fixture(scope="module")
-def examples(renderer):
-    dreams = Dreamer(renderer, direct_share=0.0).dreams(3)
-    return [dream_example(d, 0.0, np.random.default_rng(0)) for d in sorted(dreams, key=lambda d: len(d.token_ids_T))[:4]]
+def test_a_killed_run_resumes_to_the_same_curve(checkpoint, recorded_set, tmp_path, monkeypatch):
+    from playhead.train import sft
+    from playhead.train.sft_trainer import WeightedSFT
+
+    run = tiny("qwen3vl_8b_sft", checkpoint, recorded_set, tmp_path / "whole", muon=1e-3, trainer={"learning_rate": 1e-3})
+    result = sft.train_sft(run)
+    whole = losses(run.out)
+    assert sorted(whole) == [1, 2, 3, 4] and result["samples"] == 9 and result["held_out"] == 3
+
+    killed = replace(run, out=tmp_path / "killed")
+    step = WeightedSFT.training_step
+
+    def until_the_third(self, *args, **kwargs):
+        if self.state.global_step == 3:
+            raise Killed
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(WeightedSFT, "training_step", until_the_third)
+        sft.train_sft(killed)
+    (killed.state_dir / "checkpoint-3").mkdir()  # a state that was cut off while it was written
+    assert sft.last_state(killed.state_dir) == killed.state_dir / "checkpoint-2"
+    sft.train_sft(killed)
+    again = losses(killed.out)
+    assert max(abs(again[s] - whole[s]) for s in whole) < 1e-5
+    held_out = losses(run.out, "eval_loss"), losses(killed.out, "eval_loss")
+    assert abs(held_out[0][4] - held_out[1][4]) < 1e-5
+    assert held_out[0][4] < held_out[0][0]
+
+    with pytest.raises(DataError, match="another batch_tokens"):
+        sft.train_sft(replace(killed, batch_tokens=600))
 
 
-def test_logits_equal_those_of_the_checkpoints_own_forward(model, collator, examples, renderer):
-    """The model's own forward, given pixels, merges features and finds positions by itself; ours must say the same."""
-    frames = examples[1].frames_F
-    rng = np.random.default_rng(0)
-    pictures = {f: rng.integers(0, 255, (f.height, f.width, 3), dtype=np.uint8) for f in frames}
+def test_an_adapter_is_trained_merged_and_loaded(checkpoint, recorded_set, tmp_path):
+    from playhead.agent.policies.loading import LoadOptions, load_checkpoint
+    from playhead.train.merge import merge_adapter
+    from playhead.train.sft import train_sft
 
-    class Store:
-        def pixels(self, frame):
-            return pictures[frame]
-
-    pixels, grids = renderer.pixel_inputs(frames, Store())
+    run = tiny("qwen3vl_8b_lora", checkpoint, recorded_set, tmp_path / "lora", steps=2, trainer={"learning_rate": 1e-2})
+    result = train_sft(run)
+    assert result["checkpoint"] == str(run.checkpoint_dir)
+    base, _ = load_checkpoint(str(checkpoint), "cpu", LoadOptions())
+    merged, renderer = load_checkpoint(str(run.checkpoint_dir), "cpu", LoadOptions())
+    again = merge_adapter(run.adapter_dir, tmp_path / "merged", str(checkpoint), "float32")
+    other, _ = load_checkpoint(str(again), "cpu", LoadOptions())
+    on_top, _ = load_checkpoint(str(checkpoint), "cpu", LoadOptions(adapter=run.adapter_dir))
+    ids = torch.tensor([renderer.encode("<think>seen</think>")])
     with torch.no_grad():
-        features = torch.cat(list(model.model.get_image_features(pixels, grids, return_dict=True).pooler_output))
-        batch = collator([_with(examples[1], features)])
-        ids = batch.token_ids_BT
-        theirs = model(
-            input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=pixels, image_grid_thw=grids,
-            mm_token_type_ids=(ids == renderer.image_token_id).long(),
-        ).logits  # fmt: skip
-        weight = batch.weight_BT[:, 1:]
-        losses = torch.nn.functional.cross_entropy(theirs[0, :-1], ids[0, 1:], reduction="none")
-        loss, _, _ = loss_of(model, batch, amp=False)
-    assert loss.item() == pytest.approx(((losses * weight[0]).sum() / weight.sum()).item(), abs=1e-4)
+        before, after, twice, unmerged = (m(input_ids=ids).logits for m in (base, merged, other, on_top))
+    assert (before - after).abs().max() > 1e-3
+    assert torch.allclose(after, twice, atol=1e-5) and torch.allclose(after, unmerged, atol=1e-4)
+    vision = [(a, b) for (n, a), b in zip(base.named_parameters(), merged.parameters(), strict=True) if "visual" in n]
+    assert vision and all(torch.equal(a, b) for a, b in vision)
+    with pytest.raises(ModelError, match="no adapter there"):
+        merge_adapter(tmp_path, tmp_path / "x")
+    with pytest.raises(ModelError, match="not empty"):
+        merge_adapter(run.adapter_dir, again)
 
 
-def _with(example, features):
-    from dataclasses import replace
+def test_the_agent_says_which_weights_are_best_and_the_result_is_asked(checkpoint, recorded_set, film, tmp_path):
+    import shutil
 
-    return replace(example, features_ND=features)
+    from playhead.agent.profile import PROFILE_FILE, Profile, save_profile
+    from playhead.agent.video_agent import VideoAgent
+    from playhead.train.sft import train_sft
+    from playhead.train.sft_run import AgentEval
+
+    start = tmp_path / "start"
+    shutil.copytree(checkpoint, start)
+    save_profile(Profile(skim_frames=2, max_side=64, turn_tokens=6, system="", budget=Budget(turns=1)), start)
+    tasks = [Task(id=f"q{i}", question="Which colour?", video=str(film), choices=("red", "blue"), answer="red") for i in (0, 1)]
+    write_tasks(tmp_path / "tasks.jsonl", tasks)
+    evaluated = AgentEval(tasks=tmp_path / "tasks.jsonl", limit=2, home=tmp_path / "home")
+    run = tiny("qwen3vl_8b_sft", start, recorded_set, tmp_path / "run", steps=2, measure_every=1, agent_eval=evaluated)
+    result = train_sft(run)
+    assert sorted(losses(run.out, "eval_agent_accuracy")) == [0, 1, 2]
+    scores = losses(run.out, "eval_agent_score")
+    best = json.loads((run.state_dir / "checkpoint-2" / "trainer_state.json").read_text())
+    assert best["best_metric"] == pytest.approx(max(v for s, v in scores.items() if s))
+    agent = VideoAgent(result["checkpoint"], home=tmp_path / "home", budget=Budget(turns=1))
+    assert agent.profile.turn_tokens == 6 and (run.checkpoint_dir / PROFILE_FILE).is_file()
+    assert agent.ask(film, "Which colour?", ("red", "blue")).trajectory.turns
 
 
-def test_padding_and_neighbours_do_not_change_a_rows_loss(model, collator, examples):
+def test_the_loss_counts_weights_and_only_sampled_tokens(checkpoint, recorded_set, tmp_path):
+    """One step's reported loss against the same by hand, over both of its batches."""
+    from playhead.train import sft
+    from playhead.train.collate import IGNORED, sequence_logprobs
+    from playhead.train.weights import LossWeights
+
+    weights = LossWeights(thought=0.5, answer=3.0)
+    run = tiny("qwen3vl_8b_sft", checkpoint, recorded_set, tmp_path / "r", steps=1, weights=weights, packed=True)
+    model, renderer = sft._load(run)
+    episodes = sft.read_episodes(run.data, renderer)
+    train, held_out, _ = sft._prepared(run, episodes, renderer)
+    trainer = sft._trainer(run, model, renderer, episodes, train, held_out)
+    batches = [trainer.data_collator([row]) for row in trainer.train_dataset]
+    assert len(batches) == 2 and all(b["input_ids"].shape[0] == 1 for b in batches)
     with torch.no_grad():
-        alone, right, weight = loss_of(model, collator([examples[0]]), amp=False)
-        batch = collator([examples[3], examples[0]])
-        batch.weight_BT[0] = 0
-        together, right2, weight2 = loss_of(model, batch, amp=False)
-    assert together.item() == pytest.approx(alone.item(), abs=1e-5)
-    assert torch.equal(right, right2) and torch.equal(weight, weight2)
-
-
-def test_two_processes_share_the_stream_of_one(renderer):
-    def ids(crew: Crew, skip: int, n: int):
-        groups = stream(Dreamer(renderer), [], 1.0, 50, crew, skip)
-        return [tuple(e.token_ids_T for e in next(groups)) for _ in range(n)]
-
-    alone = ids(Crew(), 0, 6)
-    assert alone[0::2] == ids(Crew(0, 2), 0, 3) and alone[1::2] == ids(Crew(1, 2), 0, 3)
-    assert alone[4] == ids(Crew(0, 2), 4, 1)[0] and alone[3:] == ids(Crew(), 3, 3)
-
-
-def test_a_stopped_run_goes_on_as_if_it_had_not_been(config, collator, tmp_path, monkeypatch, examples):
-    monkeypatch.setattr("playhead.train.sft.BATCH_TOKENS", 600)
-    monkeypatch.setattr("playhead.train.sft.POOL", 8)
-
-    def run(out, *stops: int) -> float:
-        for steps in stops:
-            fresh = build_model(config)
-            fresh.model.visual.requires_grad_(False)
-            args = argparse.Namespace(
-                out=tmp_path / out, steps=steps, total=4, lr=1e-3, adam_lr=1e-3, dreams=1.0, seed=7, no_bf16=True
-            )
-            train(fresh, collator, [], {"dream": examples[:1]}, args)
-        return json.loads((tmp_path / out / "curve.jsonl").read_text().splitlines()[-1])["dream"]["tokens"], fresh
-
-    (whole, a), (parts, b) = run("whole", 4), run("parts", 2, 4)
-    assert whole == parts
-    for p, q in zip(a.parameters(), b.parameters(), strict=True):
-        assert torch.allclose(p, q, atol=1e-6)
+        parts = [sequence_logprobs(model, b, where=b["labels"] != IGNORED) * b["loss_weights"] for b in batches]
+    expected = -sum(p.sum() for p in parts) / sum(b["loss_weights"].sum() for b in batches)
+    trainer.train()
+    logged = [e["loss"] for e in trainer.state.log_history if "loss" in e]
+    assert logged == [pytest.approx(float(expected), abs=1e-4)]
+    with pytest.raises(DataError, match="max_length: set by the run itself"):
+        sft._arguments(replace(run, trainer={"max_length": 3}), False)
+    with pytest.raises(ModelError, match="TRL refuses"):
+        sft._arguments(replace(run, trainer={"no_such_thing": 3}), False)

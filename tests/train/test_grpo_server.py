@@ -1,0 +1,191 @@
+"""Rollouts on a server of vLLM's protocol: a small HTTP server in its place, with the real engine behind it.
+
+The fake takes what TRL 1.16's client would send (render, generate by token ids and features, weight updates), so what
+is tested is our side of the protocol: tokens in and out, log-probs, new weights, faults.
+"""
+
+import base64
+import importlib.util
+import io
+import json
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("trl")
+
+_spec = importlib.util.spec_from_file_location("grpo_toy", Path(__file__).parent / "grpo_toy.py")
+assert _spec is not None and _spec.loader is not None
+toy = importlib.util.module_from_spec(_spec)
+sys.modules["grpo_toy"] = toy
+_spec.loader.exec_module(toy)
+
+
+class Fake:
+    """The server's state, and its answers."""
+
+    def __init__(self, policy, store):
+        self.policy, self.store = policy, store
+        self.mode, self.calls, self.updating, self.breaks, self.pending = "processed_logprobs", [], False, 0, []
+        self.rendered = {}
+
+    def answer(self, path, body):
+        self.calls.append(path)
+        if path == "/v1/models":
+            return {"data": [{"id": "served"}]}
+        if path.startswith("/server_info"):
+            return {"vllm_config": {"model_config": {"logprobs_mode": self.mode}}}
+        if path == "/v1/chat/completions/render":
+            images = [part["image_url"]["url"] for part in body["messages"][0]["content"]]
+            key = f"features-{len(self.rendered)}"
+            self.rendered[key] = images
+            return {"features": {"hashes": key}}
+        if path == "/inference/v1/generate":
+            if self.breaks:
+                self.breaks -= 1
+                raise RuntimeError("out of memory")
+            return self.generate(body)
+        if path == "/start_weight_update":
+            self.updating = True
+        if path == "/finish_weight_update":
+            self.updating = False
+        return {}
+
+    def generate(self, body):
+        from PIL import Image
+        from playhead.core.nouns import Frame
+        from playhead.core.policy import GenerateRequest, Sampling
+        from playhead.train.rollout import run_until_done
+
+        frames = []
+        for number, url in enumerate(self.rendered[body["features"]["hashes"]]):
+            pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGB"))
+            sha = f"{abs(hash(pixels.tobytes())):x}"
+            self.store.given[sha] = pixels
+            height, width, _ = pixels.shape
+            frames.append(Frame(video_id="v", timestamp_s=float(number), sha256=sha, width=width, height=height))
+        p = body["sampling_params"]
+        sampling = Sampling(temperature=p["temperature"], max_tokens=p["max_tokens"], seed=p["seed"])
+        request = GenerateRequest(
+            session="s", token_ids=tuple(body["token_ids"]), frames=tuple(frames), messages=(), sampling=sampling
+        )
+        (said,) = run_until_done(self.policy.generate([request]))
+        assert said.token_ids, said.text
+        content = [{"token": f"token_id:{t}", "logprob": p} for t, p in zip(said.token_ids, said.logprobs, strict=True)]
+        return {
+            "choices": [{"token_ids": list(said.token_ids), "logprobs": {"content": content}, "finish_reason": "stop"}]
+        }
+
+
+class GivenStore:
+    def __init__(self):
+        self.given = {}
+
+    def pixels(self, frame):
+        return self.given[frame.sha256]
+
+
+@pytest.fixture
+def fake(checkpoint):
+    store = GivenStore()
+    state = Fake(toy.make_policy(checkpoint, store), store)
+
+    class Handler(BaseHTTPRequestHandler):
+        def _reply(self, code, data):
+            text = json.dumps(data).encode()
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def do_GET(self):
+            self._reply(200, state.answer(self.path, {}))
+
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            try:
+                self._reply(200, state.answer(self.path, body))
+            except RuntimeError as error:
+                self._reply(500, {"error": str(error)})
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    state.address = f"http://127.0.0.1:{server.server_port}"
+    yield state
+    server.shutdown()
+    server.server_close()
+
+
+def make(fake, checkpoint, out, **how):
+    """A trainer whose rollouts go to the fake; weights travel by a function in NCCL's place."""
+    from playhead.agent.families import renderer_class
+    from playhead.train.grpo.server import ServerWeights, VLLMPolicy, VLLMServer
+    from playhead.train.grpo.trainer import AgentGRPOTrainer
+
+    store = toy.NoiseStore()
+    renderer = renderer_class("qwen3_vl").from_checkpoint(checkpoint)
+    policy = VLLMPolicy(VLLMServer(fake.address), renderer, store)
+    model = toy.make_policy(checkpoint, store).model
+
+    def send(server, about, named):
+        assert fake.updating
+        server.post("/update_weights", {"update_info": {"names": [name for name, _, _ in about]}})
+        theirs = dict(fake.policy.model.named_parameters())
+        with torch.no_grad():
+            for (name, weights), (said, dtype, shape) in zip(named, about, strict=True):
+                assert name == said and list(weights.shape) == shape and dtype == "float32"
+                theirs[name].copy_(weights)
+        fake.policy.weights_changed()
+
+    sync = ServerWeights(policy, lambda: model, send=send)
+    agent = toy.ToyAgent(policy=policy, store=store, turns=2)
+    plan = toy.make_plan(out, save_strategy="no", **how)
+    return AgentGRPOTrainer(agent, toy.make_tasks(), plan, model=model, sync=sync)
+
+
+def test_a_run_with_rollouts_on_a_server(fake, checkpoint, tmp_path):
+    trainer = make(fake, checkpoint, tmp_path, steps=2)
+    trainer.train()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 2
+    assert all(0 < line["logprob_gap/max"] <= 1e-4 for line in lines), (
+        "the server has the trainer's weights in every step"
+    )
+    order = [c for c in fake.calls if "weight" in c or "prefix" in c]
+    assert order == ["/start_weight_update", "/update_weights", "/finish_weight_update", "/reset_prefix_cache"] * 2
+    assert trainer.agent.policy.version == 2
+    renders = fake.calls.count("/v1/chat/completions/render")
+    assert renders < fake.calls.count("/inference/v1/generate"), "frames of a group are sent once"
+
+
+def test_a_server_that_fails_now_and_then(fake, checkpoint, tmp_path):
+    fake.breaks = 3
+    trainer = make(fake, checkpoint, tmp_path, steps=1)
+    trainer.train()
+    (line,) = [json.loads(one) for one in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert line["rollouts/failed"] >= 1 and line["rollouts/sound"] >= 1
+    assert "HTTP 500" in (tmp_path / "failures.jsonl").read_text()
+
+
+def test_servers_that_will_not_do(fake, checkpoint):
+    from playhead.agent.families import renderer_class
+    from playhead.core.errors import ModelError
+    from playhead.train.grpo.server import VLLMPolicy, VLLMServer, read_logprobs
+
+    fake.mode = "raw_logprobs"
+    renderer = renderer_class("qwen3_vl").from_checkpoint(checkpoint)
+    with pytest.raises(ModelError, match="processed_logprobs"):
+        VLLMPolicy(VLLMServer(fake.address), renderer, toy.NoiseStore())
+    with pytest.raises(ModelError, match="is the server running"):
+        VLLMServer("http://127.0.0.1:9", limit_s=1.0)
+    with pytest.raises(ModelError, match="not of the 2 tokens"):
+        read_logprobs({"content": [{"token": "token_id:1", "logprob": -0.5}]}, (1, 2), "x")
+    assert read_logprobs({"tokens": ["token_id:4"], "token_logprobs": [-1.0]}, (4,), "x") == (-1.0,)

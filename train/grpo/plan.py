@@ -1,0 +1,111 @@
+"""Plan: all that a GRPO run is, as one value. A recipe is a function that returns one (`train/recipes/`).
+
+What TRL has a field for stays in TRL's own `GRPOConfig` (`args`): rate, clipping (`epsilon`, `epsilon_high`), `beta`
+(KL to the first policy), `loss_type` (grpo, dr_grpo, dapo, cispo, ...), `importance_sampling_level` ("sequence" is
+GSPO), `num_generations` (the size of a group), batch sizes, how often it saves. What TRL knows nothing of stands
+here.
+
+A step takes `per_device_train_batch_size * steps_per_generation` rollouts on every process, in whole groups.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from ...core.errors import PlayheadError
+from ..rewards.rubric import Rubric
+from .advantages import Scale, TurnCredit
+from .curriculum import CurriculumOptions
+from .guards import Limits
+
+if TYPE_CHECKING:
+    from trl.trainer.grpo_config import GRPOConfig
+
+
+class PlanError(PlayheadError):
+    """A plan that cannot be carried out."""
+
+
+class Correction(str, Enum):
+    """What is done about a sampler whose log-probs are not the trainer's (bf16, a server, other kernels).
+
+    NONE       nothing: in float32 the two are equal to 1e-6
+    TOKEN      each token's loss is multiplied by min(ratio, cap), ratio = p_trainer / p_sampler (truncated importance
+    sampling,
+               F. Yao et al. 2025)
+    SEQUENCE   each rollout's loss by its product of ratios, 0 where that is above the cap (masked importance
+    sampling; TRL's default
+               with vLLM)
+    CLIP       the ratio that the loss clips is taken against the sampler instead of the old policy
+    """
+
+    NONE = "none"
+    TOKEN = "token"
+    SEQUENCE = "sequence"
+    CLIP = "clip"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Raises: PlanError: options that do not go together."""
+
+    args: GRPOConfig
+    rubric: Rubric
+    scale: Scale = Scale.GROUP
+    """Of advantages; TRL's `scale_rewards` is not looked at."""
+    credit: TurnCredit | None = None
+    """Credit by turns; None: all tokens of a rollout share one advantage."""
+    keep_without_signal: bool = False
+    """False drops groups whose rewards are all alike, and counts them."""
+    refills: int = 0
+    """So many times per step dropped groups are replaced by new ones (DAPO's dynamic sampling, bounded)."""
+    correction: Correction = Correction.NONE
+    correction_cap: float = 3.0
+    curriculum: CurriculumOptions = field(default_factory=CurriculumOptions)
+    limits: Limits = field(default_factory=Limits)
+    rollout_limit_s: float = 600.0
+    at_once: int = 64
+    sample_every: int = 5
+    """Steps between two files of trajectories to look at."""
+    samples: int = 16
+    """Trajectories in each."""
+
+    def __post_init__(self) -> None:
+        a = self.args
+        if a.mask_truncated_completions:
+            raise PlanError(
+                "mask_truncated_completions must stay False: with frames of different sizes TRL then gives wrong positions to "
+                "the samples after a truncated one; give truncated rollouts a reward instead"
+            )
+        rollouts = a.per_device_train_batch_size * self.steps_per_generation
+        if rollouts % self.group_size:
+            raise PlanError(
+                f"{rollouts} rollouts on each process (per_device_train_batch_size * steps_per_generation) are no whole "
+                f"number of groups of {a.num_generations} (num_generations)"
+            )
+        micro = int(a.save_steps) * a.gradient_accumulation_steps if a.save_steps >= 1 else 0
+        if a.save_strategy == "steps" and micro % (self.steps_per_generation * a.num_iterations):
+            raise PlanError(
+                f"save_steps={a.save_steps} would save in the middle of a round of rollouts, which is not kept: a resumed run "
+                "would differ; save_steps * gradient_accumulation_steps must be a multiple of steps_per_generation * "
+                f"num_iterations = {self.steps_per_generation * a.num_iterations}"
+            )
+        if a.use_vllm:
+            raise PlanError(
+                "use_vllm is TRL's own way of generating; for rollouts on a vLLM server see train/grpo/server.py"
+            )
+
+    @property
+    def steps_per_generation(self) -> int:
+        return int(self.args.steps_per_generation or self.args.gradient_accumulation_steps)
+
+    @property
+    def group_size(self) -> int:
+        return int(self.args.num_generations or 8)
+
+    @property
+    def groups(self) -> int:
+        """Groups of a step on each process."""
+        return self.args.per_device_train_batch_size * self.steps_per_generation // self.group_size

@@ -1,0 +1,182 @@
+"""Run: a recipe carried out, from the films to the checkpoint.
+
+    playhead train grpo --recipe embedded_cpu --out runs/grpo
+    torchrun --nproc-per-node 2 -m playhead train grpo ...        each process plays its share of the rollouts
+
+The same command goes on with a run that was stopped or killed, from its last whole checkpoint. At the end OUT/final
+is an ordinary checkpoint folder: `playhead ask VIDEO QUESTION --model OUT/final`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...agent.embedded import EMBEDDED
+from ...agent.profile import Profile, save_profile
+from ...agent.video_agent import VideoAgent
+from ...core.budget import Budget
+from ...core.errors import DataError
+from ...core.nouns import Task
+from ...core.tasks import read_tasks
+from ...world.script import HELD_OUT_SEED
+
+if TYPE_CHECKING:
+    from .plan import Plan
+    from .trainer import AgentGRPOTrainer
+
+Say = Callable[[str], None]
+FILMS_DONE = "tasks.jsonl"
+RECIPES = {"embedded_cpu": ("embedded_grpo", "embedded_cpu")}
+"""By name: the module in `train/recipes`, and the function that gives a `Recipe` from the run's folder."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Films:
+    """Films of the world to train on, made where a run is given no data.
+
+    Raises:
+        DataError: seeds that are held out for measuring.
+    """
+
+    videos: int
+    minutes: tuple[float, ...]
+    seed: int
+    draws: int = 1
+
+    def __post_init__(self) -> None:
+        if self.seed + self.videos >= HELD_OUT_SEED:
+            raise DataError(f"world seeds from {HELD_OUT_SEED} on are held out; train on seeds below")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """What is trained, on what, and how."""
+
+    plan: Plan
+    films: Films
+    model: str = EMBEDDED
+    """ "embedded", a folder or a hub id."""
+    profile: Profile | None = None
+    """How the model is asked; None for what lies beside its weights."""
+    budget: Budget | None = None
+    """Of an episode. Without a limit of time, so that a slow machine plays the same episodes as a fast one."""
+    train_vision: bool = False
+    """False keeps the vision tower as it is; features of frames are then computed once for the whole run."""
+
+
+def find_recipe(name: str) -> Callable[..., Recipe]:
+    """Raises: DataError: there is none of that name; the message lists those that there are."""
+    if name not in RECIPES:
+        raise DataError(f"no GRPO recipe {name!r}; there are {', '.join(RECIPES)}")
+    module, function = RECIPES[name]
+    return getattr(import_module(f"..recipes.{module}", __package__), function)
+
+
+def carry_out(recipe: Recipe, out: Path, data: Path | None = None, say: Say = print) -> AgentGRPOTrainer:
+    """Train; returns the trainer, whose weights lie in `out`/final.
+
+    Args:
+        data: a folder with tasks.jsonl; None: the recipe's films, made in `out`/films if they are not there.
+
+    Raises:
+        RunStopped: a guard stopped it.
+        DataError, ModelError: data or model are not usable.
+    """
+    from .trainer import AgentGRPOTrainer
+
+    tasks = training_tasks(recipe.films, out / "films", data, say)
+    agent, trained, sharded = _agent(recipe, tasks)
+    say(
+        f"{len(tasks)} tasks, {recipe.plan.args.num_generations} rollouts of each that is asked; figures in {out}/metrics.jsonl"
+    )
+    features = None if recipe.train_vision else _features(agent)
+    trainer = AgentGRPOTrainer(agent, tasks, recipe.plan, model=trained, collator=_collator(agent, features))
+    if sharded:
+        from .weights import Replica
+
+        gather = trainer._dist.gather_params
+        trainer.sync = Replica(agent.policy, lambda: trainer.accelerator.unwrap_model(trainer.model_wrapped), gather)
+    trainer.train()
+    _save(trainer, recipe, out / "final", agent.profile)
+    return trainer
+
+
+def training_tasks(films: Films, folder: Path, data: Path | None, say: Say) -> list[Task]:
+    """Tasks whose answers are known."""
+    if data is None:
+        data = folder
+        first = int(os.environ.get("RANK", "0")) == 0
+        if not (folder / FILMS_DONE).is_file():
+            if not first:
+                _await(folder / FILMS_DONE)
+            else:
+                from ...world.make import make_world
+
+                say(f"making {films.videos} films in {folder}")
+                make_world(folder, films.videos, films.minutes, films.seed, draws=films.draws)
+    tasks = [t for t in read_tasks(data) if t.answer is not None or t.evidence]
+    if not tasks:
+        raise DataError(f"{data}: no task there has a known answer, so nothing can be rewarded")
+    held_out = [t.id for t in tasks if int(t.meta.get("seed", 0)) >= HELD_OUT_SEED]
+    if held_out:
+        raise DataError(f"{data}: world seeds from {HELD_OUT_SEED} on are held out, such as that of task {held_out[0]}")
+    return tasks
+
+
+def _await(path: Path, limit_s: float = 3600.0) -> None:
+    """Until another process has written the file."""
+    import time
+
+    end = time.monotonic() + limit_s
+    while not path.is_file():
+        if time.monotonic() > end:
+            raise DataError(f"{path}: the first process did not make it within {limit_s:.0f} s")
+        time.sleep(0.2)
+
+
+def _agent(recipe: Recipe, tasks: list[Task]) -> tuple[VideoAgent, Any, bool]:
+    """(the agent, the trained model if it is not the agent's own, whether it will be sharded)."""
+    agent = VideoAgent(recipe.model, profile=recipe.profile, budget=recipe.budget)
+    policy: Any = agent.policy
+    agent.shelf.keep(len({t.video for t in tasks}))
+    sharded = os.environ.get("ACCELERATE_USE_FSDP") == "true" or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
+    trained = None
+    if sharded:
+        import copy
+
+        trained = copy.deepcopy(policy.model)
+        policy.model.requires_grad_(False)
+    if not recipe.train_vision:
+        vision_of(trained if trained is not None else policy.model).requires_grad_(False)
+    return agent, trained, sharded
+
+
+def vision_of(model: Any) -> Any:
+    """The vision tower of a model of one of the families."""
+    return model.model.visual if hasattr(model.model, "visual") else model.model.vision_model
+
+
+def _features(agent: VideoAgent) -> Any:
+    from ..features import VisionFeatures
+
+    policy: Any = agent.policy
+    return VisionFeatures(policy.model, policy.renderer)
+
+
+def _collator(agent: VideoAgent, features: Any) -> Any:
+    from ..collate import SampleCollator
+
+    renderer: Any = agent.policy.renderer
+    return SampleCollator(renderer, agent.store, features=features)
+
+
+def _save(trainer: AgentGRPOTrainer, recipe: Recipe, folder: Path, profile: Profile) -> None:
+    """Weights, processor and profile: what `VideoAgent(folder)` needs."""
+    trainer.save_model(str(folder))
+    if trainer.accelerator.is_main_process:
+        save_profile(profile, folder)
