@@ -16,7 +16,7 @@ from typing import Annotated, cast
 import typer
 
 from ..core.errors import PlayheadError
-from . import ask, collect, data, evaluate, find, rewards, show, train, train_dpo, train_grpo, train_rft, world
+from . import ask, collect, data, evaluate, find, rewards, scale, show, train, train_dpo, train_grpo, train_rft, world
 
 # The line is the message: what a user needs is in it, and a traceback is for our own faults only.
 app = typer.Typer(
@@ -62,6 +62,7 @@ worlds.command("make")(world.make)
 app.add_typer(worlds, name="world")
 evals.command("world")(evaluate.world)
 app.add_typer(evals, name="eval")
+app.command("scale")(scale.scale)
 reward.command("explain")(rewards.explain)
 app.add_typer(reward, name="rewards")
 app.command("collect")(collect.collect)

@@ -88,9 +88,9 @@ def collect(
     import asyncio
 
     from ..core.tasks import read_tasks
-    from ..train.collect import Setup
-    from ..train.collect import collect as run
-    from ..train.filters import parse_filters
+    from ..train.data.collect import Setup
+    from ..train.data.collect import collect as run
+    from ..train.data.filters import parse_filters
 
     load = parse_load(model, dtype=dtype, device_map=device_map, attention=attention, four_bit=four_bit, adapter=adapter)
     setup = Setup(
@@ -150,7 +150,7 @@ def _verifier(model: str | None, out: Path):
     if model is None:
         return None
     from ..agent.video_agent import VideoAgent
-    from ..train.verifier import EvidenceVerifier
+    from ..train.data.verifier import EvidenceVerifier
 
     quiet_loading(model)
     agent = VideoAgent(model, frames=out / "frames")

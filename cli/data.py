@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ..agent.renderers.chat import ChatRenderer
     from ..core.errors import DataError
-    from ..train.filters import Drop
+    from ..train.data.filters import Drop
 
 Set = Annotated[Path, typer.Argument(help="A folder of `playhead collect`, or a trajectories.jsonl.", metavar="SET")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave bad records out and count them; else the first one ends it.")]
@@ -36,8 +36,8 @@ def stats(
         playhead data stats runs/tools/trajectories.jsonl --json
     """
     from ..core.codec import to_plain
-    from ..train.card import CardMaker
-    from ..train.sets import TrajectorySet
+    from ..train.data.card import CardMaker
+    from ..train.data.sets import TrajectorySet
 
     maker, bad = CardMaker(), _Skipped(skip_bad)
     for trajectory in TrajectorySet(source).read(bad.note):
@@ -67,7 +67,7 @@ def view(
     from itertools import islice
 
     from ..demo.run import write_page
-    from ..train.sets import TrajectorySet
+    from ..train.data.sets import TrajectorySet
 
     bad, chosen = _Skipped(skip_bad), TrajectorySet(source)
     shown = list(islice(chosen.read(bad.note), limit))
@@ -93,7 +93,7 @@ def validate(
         playhead data validate sets/round1 --skip-bad --out sets/round1/sound.jsonl
     """
     from ..core.trajectory import write_trajectories
-    from ..train.sets import TrajectorySet, Validator
+    from ..train.data.sets import TrajectorySet, Validator
 
     if out is not None and not skip_bad:
         raise UsageProblem("--out is for the sound records that --skip-bad leaves; give both")
@@ -122,8 +122,8 @@ def export(
         playhead data export sets/round1 --format trl --out exports/trl
         playhead data export sets/round1 --format llama-factory --out exports/lf
     """
-    from ..train.formats import exporter
-    from ..train.sets import TrajectorySet
+    from ..train.data.formats import exporter
+    from ..train.data.sets import TrajectorySet
 
     write, bad, chosen = exporter(to), _Skipped(skip_bad), TrajectorySet(source)
     done = write(chosen.read(bad.note), chosen.store(), out, chosen.tools())
@@ -159,8 +159,8 @@ def import_(
         playhead data import rft.parquet --format longvt --media videos --tokenizer /models/Qwen3-VL-8B --out sets/longvt
         playhead data import data.json --format llama-factory --out sets/shared
     """
-    from ..train.formats import parser
-    from ..train.formats.importing import Place, import_set
+    from ..train.data.formats import parser
+    from ..train.data.formats.importing import Place, import_set
 
     bad = _Skipped(skip_bad, say=True)
     place = Place(folder=media or source.parent, frames=frames, max_side=max_side)
@@ -199,9 +199,9 @@ def think(
     from ..agent.video_agent import VideoAgent
     from ..core.frames import FrameStore
     from ..core.trajectory import write_trajectories
-    from ..train.logbook import SET_FILE
-    from ..train.sets import TrajectorySet, copy_frames
-    from ..train.thoughts import Follows, Thinker, write_thoughts
+    from ..train.data.logbook import SET_FILE
+    from ..train.data.sets import TrajectorySet, copy_frames
+    from ..train.data.thoughts import Follows, Thinker, write_thoughts
 
     bad, chosen = _Skipped(skip_bad), TrajectorySet(source)
     if (out / SET_FILE).exists():

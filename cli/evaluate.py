@@ -16,7 +16,7 @@ from .options import (
     Model,
     aside,
     console,
-    parse_budget,
+    parse_limits,
     parse_load,
     progress_bar,
     quiet_loading,
@@ -27,7 +27,9 @@ def world(
     data: Annotated[Path, typer.Option(help="A folder that `playhead world make` wrote.")],
     out: Annotated[Path, typer.Option(help="The run's folder; the same command goes on with a run that stopped.")],
     model: Model = "embedded",
-    strategy: Annotated[str, typer.Option(help="tools: the agent as it is. direct: N uniform frames, no tools.")] = "tools",
+    strategy: Annotated[
+        str, typer.Option(help="tools: the agent as it is. direct: N uniform frames, no tools. Or any of docs/scaling.md.")
+    ] = "tools",
     frames: Annotated[int | None, typer.Option(help="How many uniform frames, with --strategy direct.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only so many tasks, taken from every kind in turn.", min=1)] = None,
     workers: Annotated[int, typer.Option(help="Processes, each with a model of its own.")] = 1,
@@ -41,7 +43,7 @@ def world(
     four_bit: FourBit = False,
     adapter: Adapter = None,
 ) -> None:
-    """Measure a model on the world: with tools, or with N uniform frames and no tools.
+    """Measure a model on the world: with tools, with N uniform frames and no tools, or with a test-time scaling strategy.
 
     Prints a table with a row for each kind of question and writes RUN/summary.json, RUN/results.jsonl and
     RUN/trajectories.jsonl. "looked" is the share of tasks where the model was shown a frame of every event that the answer
@@ -51,17 +53,19 @@ def world(
 
         playhead eval world --data world --model embedded --strategy tools --out runs/tools
         playhead eval world --data world --model embedded --strategy direct --frames 32 --out runs/direct32
+        playhead eval world --data world --strategy "vote(tools,n=8)" --budget frames=64 --out runs/vote
         playhead view runs/tools/trajectories.jsonl --out page.html
     """
+    from ..evals.manifest import Setup
     from ..evals.report import table
-    from ..evals.world import Setup, evaluate_world
+    from ..evals.world import evaluate_world
 
     setup = Setup(
         model=model,
-        strategy=strategy,  # pyright: ignore[reportArgumentType]  Setup itself refuses an unknown one
+        strategy=strategy,
         frames=frames,
         encoder=encoder,
-        budget=parse_budget(budget),
+        limits=parse_limits(budget or ""),
         seed=seed,
         temperature=temperature,
         load=parse_load(

@@ -50,25 +50,34 @@ class UsageProblem(PlayheadError):
     """A value on the command line that makes no sense."""
 
 
-def parse_budget(text: str | None, base: Budget | None = None) -> Budget | None:
-    """`frames=64,seconds=20` as a Budget; limits that are not named stay as in `base`; `none` lifts one.
+def parse_limits(text: str, option: str = "--budget") -> dict[str, float | int | None]:
+    """`frames=64,seconds=20` as fields of a Budget; `none` lifts a limit.
 
     Raises:
         UsageProblem: an unknown name or a value that is no number; the message lists the names.
     """
-    if text is None:
-        return None
     values: dict[str, float | int | None] = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
         name, equals, value = (p.strip() for p in part.partition("="))
         field = _SHORT.get(name, name)
         if not equals or field not in Budget.__dataclass_fields__:
-            raise UsageProblem(f"--budget {part!r}: write NAME=NUMBER with a name of {', '.join(_NAMES)}")
+            raise UsageProblem(f"{option} {part!r}: write NAME=NUMBER with a name of {', '.join(_NAMES)}")
         try:
             values[field] = None if value == "none" else float(value) if field == "wall_s" else int(value)
         except ValueError:
-            raise UsageProblem(f"--budget {part!r}: {value!r} is not a number (or none, for no limit)") from None
-    base = base or Budget()
+            raise UsageProblem(f"{option} {part!r}: {value!r} is not a number (or none, for no limit)") from None
+    return values
+
+
+def parse_budget(text: str | None, base: Budget | None = None) -> Budget | None:
+    """`frames=64,seconds=20` as a Budget; limits that are not named stay as in `base`; `none` lifts one.
+
+    Raises:
+        UsageProblem: an unknown name or a value that makes no sense.
+    """
+    if text is None:
+        return None
+    values, base = parse_limits(text), base or Budget()
     kept = {name: getattr(base, name) for name in Budget.__dataclass_fields__}
     try:
         return Budget(**{**kept, **values})

@@ -62,11 +62,7 @@ class Ledger:
 
     def write(self, name: str, value: dict[str, Any]) -> Path:
         """Write a JSON file of the run whole."""
-        path = self.root / name
-        beside = path.with_name(f".{name}.{os.getpid()}.part")
-        beside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        beside.replace(path)
-        return path
+        return write_json(self.root / name, value)
 
     def _check_manifest(self, manifest: dict[str, Any], identity: tuple[str, ...]) -> None:
         path = self.root / "manifest.json"
@@ -109,6 +105,14 @@ class Ledger:
         beside = path.with_name(f".{path.name}.{os.getpid()}.part")
         beside.write_text("".join(f"{v}\n" for k, v in last.items() if k in self.results), encoding="utf-8")
         beside.replace(path)
+
+
+def write_json(path: Path, value: dict[str, Any]) -> Path:
+    """Write a JSON file whole (beside, then renamed)."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    beside.replace(path)
+    return path
 
 
 def _append(path: Path, line: str) -> None:

@@ -43,6 +43,7 @@ class Setup:
         strategy: a spec; `frames` with "direct" is short for "direct(frames=N)".
         limits: hard limits of all that is done for one question.
         home: where indexes are kept; None for the usual place.
+        concurrency: so many runs of one question are under way at once.
 
     Raises:
         StrategyError: there is no such strategy.
@@ -57,6 +58,7 @@ class Setup:
     home: Path | None = None
     seed: int = 0
     temperature: float = 0.0
+    concurrency: int = 8
     load: LoadOptions | None = None
 
     def __post_init__(self) -> None:

@@ -60,7 +60,9 @@ async def run_here(agent: VideoAgent, setups: Mapping[str, Setup], jobs: Sequenc
     for key, task in jobs:
         setup = setups[key]
         forget_all()
-        scaled = await setup.plan.run(agent, task, setup.budget_of(agent), seed_of_task(setup.seed, task))
+        scaled = await setup.plan.run(
+            agent, task, setup.budget_of(agent), seed_of_task(setup.seed, task), concurrency=setup.concurrency
+        )
         episode = scaled.trajectory or next(iter(scaled.trajectories[-1:]), None)
         if episode is not None:
             _check_film(task, episode)

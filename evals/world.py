@@ -20,9 +20,9 @@ from ..core.errors import DataError
 from ..core.nouns import Task
 from ..core.tasks import read_tasks
 from .ledger import Ledger
+from .manifest import IDENTITY, Setup, make_manifest
 from .report import summarise
 from .results import TaskResult
-from .manifest import IDENTITY, Setup, make_manifest
 from .workers import run_jobs
 
 

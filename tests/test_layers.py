@@ -19,10 +19,10 @@ BELOW = {
     "cli": {"agent", "tools", "memory", "core", "world", "train", "evals", "demo"},
 }
 OWNERS = {
-    "av": ("core/", "world/film.py", "train/reels.py"),  # core decodes files; the world encodes; reels are films in memory
+    "av": ("core/", "world/film.py", "train/embedded/reels.py"),  # decodes; encodes; films in memory
     "decord": ("core/decoders/decord.py",),
     "faiss": ("memory/index.py",),
-    "open_clip": ("memory/encoder.py", "train/clip.py"),
+    "open_clip": ("memory/encoder.py", "train/embedded/clip.py"),
     "langgraph": ("agent/graph.py", "agent/saving.py", "agent/video_agent.py"),  # the graph, and what saves its state
     "trl": ("train/",),
     "peft": ("train/",),

@@ -1,12 +1,12 @@
 """`make model`: the embedded model from nothing, stage by stage. Each stage is a command of its own and can be resumed.
 
-    perception   the vision tower learns to say what a frame shows            train.perception
-    clip         the OpenCLIP model learns to find it                         train.clip
-    dreams       the language model learns to ask, look and conclude          train.language, frames as codes
+    perception   the vision tower learns to say what a frame shows            train.embedded.perception
+    clip         the OpenCLIP model learns to find it                         train.embedded.clip
+    dreams       the language model learns to ask, look and conclude          train.embedded.language, frames as codes
     films        films to practise on                                         world.make
-    oracle       the oracle's episodes with the real agent on those films     train.collect
-    practice     the language model on those, with real frames, and on dreams train.language
-    publish      the checkpoint as it ships                                   train.publish
+    oracle       the oracle's episodes with the real agent on those films     train.data.collect
+    practice     the language model on those, with real frames, and on dreams train.embedded.language
+    publish      the checkpoint as it ships                                   train.embedded.publish
 
     python -m playhead.train [--work runs/model] [--only STAGE] [--device auto] [--smoke]
 
@@ -36,21 +36,21 @@ LEAN = {
 
 
 def perception(work: Path, smoke: bool, device: str) -> None:
-    from .perception import main
+    from .embedded.perception import main
 
     main(["--out", str(work / "perception"), "--minutes", "36", "--device", device, *(["--smoke"] if smoke else [])])
 
 
 def clip(work: Path, smoke: bool, device: str) -> None:
-    from .clip import main
+    from .embedded.clip import main
 
     main(["--out", str(work / "openclip"), "--minutes", "16", "--device", device, *(["--smoke"] if smoke else [])])
 
 
 def dreams(work: Path, smoke: bool, device: str) -> None:
     from ..world.questions import KINDS
-    from .corpus import corpus
-    from .embedded_model import write_untrained
+    from .embedded.corpus import corpus
+    from .embedded.model import write_untrained
 
     start = work / "untrained"
     if not (start / "config.json").exists():
@@ -69,8 +69,8 @@ def oracle(work: Path, smoke: bool, device: str) -> None:
     import asyncio
 
     from ..core.tasks import read_tasks
-    from .collect import Setup, collect
-    from .filters import parse_filters
+    from .data.collect import Setup, collect
+    from .data.filters import parse_filters
 
     setup = Setup(
         model="oracle",
@@ -93,19 +93,19 @@ def practice(work: Path, smoke: bool, device: str) -> None:
 
 
 def publish(work: Path, smoke: bool, device: str) -> None:
-    from .publish import publish as write
+    from .embedded.publish import publish as write
 
     write(work / "practice" / "checkpoint", work / "openclip", work / "embedded" if smoke else None)
 
 
 def _language(args: Sequence[str], device: str) -> None:
-    """`train.language` with these arguments: two processes of one thread where there are two cores and no GPU, since small
-    matrices gain little from a second thread. Both ways give the same run."""
+    """`train.embedded.language` with these arguments: two processes of one thread where there are two cores and no GPU, since
+    small matrices gain little from a second thread. Both ways give the same run."""
     import torch
 
     alone = (os.cpu_count() or 1) < 2 or device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     how = [] if alone else ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run([sys.executable, *how, "-m", "playhead.train.language", *args], env=os.environ | LEAN, check=True)
+    subprocess.run([sys.executable, *how, "-m", "playhead.train.embedded.language", *args], env=os.environ | LEAN, check=True)
 
 
 STAGES: dict[str, Callable[[Path, bool, str], None]] = {

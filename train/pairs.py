@@ -22,7 +22,7 @@ from ..core.errors import DataError
 from ..core.nouns import StopReason
 from ..core.scoring import is_right
 from ..core.trajectory import Trajectory, read_trajectories
-from .filters import Grounded, is_known
+from .data.filters import Grounded, is_known
 
 PLAYED, KEPT = "episodes.jsonl", "trajectories.jsonl"
 

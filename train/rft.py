@@ -29,8 +29,8 @@ from ..core.nouns import Task
 from ..core.scoring import is_right
 from ..core.tasks import read_tasks
 from ..core.trajectory import Trajectory
-from .collect import Setup, collect
-from .filters import Filter, Verified, is_known, parse_filters
+from .data.collect import Setup, collect
+from .data.filters import Filter, Verified, is_known, parse_filters
 from .recipes import recipe
 from .sft_run import SFTRun
 

@@ -12,7 +12,7 @@ from playhead.core.decoders.contract import DecodedFrame
 from playhead.core.frames import FrameStore
 from playhead.core.nouns import Completion, Frame, Message, Task
 from playhead.core.trajectory import Trajectory, Turn, write_trajectories
-from playhead.train.embedded_model import build_processor, build_tokenizer
+from playhead.train.embedded.model import build_processor, build_tokenizer
 
 _spec = importlib.util.spec_from_file_location("agent_conftest", Path(__file__).parents[1] / "agent" / "conftest.py")
 assert _spec is not None and _spec.loader is not None

@@ -9,7 +9,7 @@ from playhead.core.frames import FrameStore
 from playhead.core.nouns import Answer, Completion, Message, Observation, Task
 from playhead.core.trajectory import Trajectory, Turn
 from playhead.tools.toolbox import default_toolbox
-from playhead.train.rerender import rerender
+from playhead.train.data.rerender import rerender
 
 TOOLS = default_toolbox(["search_clips", "temporal_zoom"]).specs
 VIDEO_ID = "ab" * 32

@@ -12,12 +12,12 @@ from playhead.core.frames import FrameStore
 from playhead.core.nouns import Answer
 from playhead.core.tasks import read_tasks
 from playhead.core.trajectory import read_trajectories
-from playhead.train.collect import Setup, collect, jobs_of, manner_of
-from playhead.train.filters import parse_filters
-from playhead.train.oracle_policy import OraclePolicy
+from playhead.train.data.collect import Setup, collect, jobs_of, manner_of
+from playhead.train.data.filters import parse_filters
+from playhead.train.data.oracle_policy import OraclePolicy
+from playhead.train.data.sets import TrajectorySet, Validator
+from playhead.train.data.verifier import EvidenceVerifier, retrieved
 from playhead.train.samples import sample_of
-from playhead.train.sets import TrajectorySet, Validator
-from playhead.train.verifier import EvidenceVerifier, retrieved
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +223,7 @@ def test_a_verifier_answers_from_what_was_retrieved_alone(make_task, make_trajec
 
 
 def test_the_filter_verified_asks_once_and_remembers(tasks, scripted, tmp_path):
-    from playhead.train.verifier import verdicts
+    from playhead.train.data.verifier import verdicts
 
     asked = []
 

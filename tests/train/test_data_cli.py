@@ -7,7 +7,7 @@ import pytest
 from playhead.cli import run
 from playhead.core.frames import FrameStore
 from playhead.core.trajectory import SCHEMA_VERSION, read_trajectories, to_json
-from playhead.train.sets import TrajectorySet
+from playhead.train.data.sets import TrajectorySet
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from collections import defaultdict
 import pytest
 from playhead.core.nouns import Answer
 from playhead.core.scoring import is_right, parse_spans
-from playhead.train.codes import decode_code
-from playhead.train.dream import Dreamer
+from playhead.train.embedded.codes import decode_code
+from playhead.train.embedded.dream import Dreamer
 from playhead.world.questions import KINDS, make_tasks
 from playhead.world.script import HELD_OUT_SEED, make_cast
 

@@ -7,7 +7,7 @@ from playhead.core.budget import Budget, Usage
 from playhead.core.clip import Clip
 from playhead.core.errors import DataError
 from playhead.core.nouns import Answer, StopReason
-from playhead.train.filters import (
+from playhead.train.data.filters import (
     Agreement,
     Correct,
     Difficulty,

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from playhead.core.errors import DataError
 from playhead.core.frames import FrameStore
 from playhead.core.trajectory import read_trajectories
-from playhead.train.formats import EXPORTS, exporter, parser
-from playhead.train.formats.chat import join_calls, safe, split_calls
-from playhead.train.formats.importing import Place, import_set
-from playhead.train.rerender import rerender
+from playhead.train.data.formats import EXPORTS, exporter, parser
+from playhead.train.data.formats.chat import join_calls, safe, split_calls
+from playhead.train.data.formats.importing import Place, import_set
+from playhead.train.data.rerender import rerender
 from playhead.train.samples import sample_of
 
 FILES = {"longvt": "train.parquet", "llama-factory": "playhead.json"}

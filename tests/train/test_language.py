@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from playhead.train.dream import Dreamer
-from playhead.train.embedded_model import build_config, build_model
-from playhead.train.examples import dream_example
-from playhead.train.language import Collator, Crew, loss_of, stream, token_weights, train
-from playhead.train.perception import vision_config
+from playhead.train.embedded.dream import Dreamer
+from playhead.train.embedded.examples import dream_example
+from playhead.train.embedded.language import Collator, Crew, loss_of, stream, token_weights, train
+from playhead.train.embedded.model import build_config, build_model
+from playhead.train.embedded.perception import vision_config
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +89,8 @@ def test_two_processes_share_the_stream_of_one(renderer):
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(config, collator, tmp_path, monkeypatch, examples):
-    monkeypatch.setattr("playhead.train.language.BATCH_TOKENS", 600)
-    monkeypatch.setattr("playhead.train.language.POOL", 8)
+    monkeypatch.setattr("playhead.train.embedded.language.BATCH_TOKENS", 600)
+    monkeypatch.setattr("playhead.train.embedded.language.POOL", 8)
 
     def run(out, *stops: int) -> float:
         for steps in stops:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from playhead.memory.encoder import load_encoder, preprocess
-from playhead.train import clip, perception
-from playhead.train.codes import CODE_NORM, FACTORS, code_vectors, decode_code, frame_code, percept_code
+from playhead.train.embedded import clip, perception
+from playhead.train.embedded.codes import CODE_NORM, FACTORS, code_vectors, decode_code, frame_code, percept_code
+from playhead.train.embedded.queries import ANY_DIGIT, Query, query_text, random_query
+from playhead.train.embedded.reels import HELD_OUT_SEED, Reel, decode, reel_scene, resize, shoot
 from playhead.train.muon import orthogonalise
-from playhead.train.queries import ANY_DIGIT, Query, query_text, random_query
-from playhead.train.reels import HELD_OUT_SEED, Reel, decode, reel_scene, resize, shoot
 from playhead.world.film import encode
 from playhead.world.render import render
 from playhead.world.scene import COLOURS, SHAPES

@@ -11,7 +11,7 @@ from playhead.core.nouns import Completion
 from playhead.core.tasks import read_tasks, write_tasks
 from playhead.core.trajectory import Trajectory, read_trajectories
 from playhead.train import rft
-from playhead.train.filters import Correct
+from playhead.train.data.filters import Correct
 from playhead.train.rft import Cheapest, RFTRun, sft_run, train_rft
 from playhead.train.weights import LossWeights
 

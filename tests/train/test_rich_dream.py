@@ -16,10 +16,10 @@ from playhead.core.scoring import gold_boxes, is_right, spatial_iou
 from playhead.core.trajectory import Trajectory
 from playhead.core.video import content_hash
 from playhead.memory.subtitles import sidecars
-from playhead.train import dream
-from playhead.train.codes import decode_code
-from playhead.train.dream import Dreamer, tools_of
-from playhead.train.oracle_policy import OraclePolicy
+from playhead.train.data.oracle_policy import OraclePolicy
+from playhead.train.embedded import dream
+from playhead.train.embedded.codes import decode_code
+from playhead.train.embedded.dream import Dreamer, tools_of
 from playhead.world.film import write_film, write_srt
 from playhead.world.observed import Hit, read
 from playhead.world.questions import ALL_KINDS, KINDS, MORE_KINDS, make_tasks
@@ -143,8 +143,8 @@ def test_a_dreamt_crop_carries_the_small_digit_and_a_whole_frame_does_not(
 
 
 def test_words_that_decide_are_single_tokens(renderer: Any) -> None:
-    from playhead.train.corpus import corpus
-    from playhead.train.embedded_model import build_tokenizer
+    from playhead.train.embedded.corpus import corpus
+    from playhead.train.embedded.model import build_tokenizer
     from playhead.world.talk import WORDS
 
     tokenizer = build_tokenizer(corpus(8))

@@ -7,8 +7,8 @@ import pytest
 from playhead.agent.policies.scripted import ScriptedPolicy
 from playhead.agent.policies.transformers import TransformersPolicy
 from playhead.core.frames import FrameStore
+from playhead.train.data.thoughts import Follows, Thinker, write_thoughts
 from playhead.train.samples import sample_of
-from playhead.train.thoughts import Follows, Thinker, write_thoughts
 
 
 @pytest.fixture(scope="module")
