@@ -81,6 +81,8 @@ class Episode:
     """Written behind the question."""
     notebook: TextMemory | None = None
     """What is kept across questions; None keeps nothing."""
+    shuffled: bool = False
+    """Frames shown together come in a wrong order."""
 
     @cached_property
     def allowance(self) -> Allowance:
@@ -107,6 +109,7 @@ class Episode:
             frames_left=lambda: frames,
             max_side=self.profile.max_side,
             notebook=self.notebook,
+            shuffled=self.shuffled,
         )
 
 
@@ -136,7 +139,8 @@ async def generate(
         tools=episode.toolbox.specs,
     )
     try:
-        (completion,) = await asyncio.wait_for(episode.policy.generate([request]), seconds)
+        async with asyncio.timeout(seconds):  # `wait_for` would make a task of it
+            (completion,) = await episode.policy.generate([request])
     except TimeoutError:
         return None
     if completion.finish_reason is FinishReason.ERROR:

@@ -18,11 +18,12 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
+from langgraph.types import Command
 
 from ..core.errors import ModelError
 from ..core.nouns import StopReason
@@ -44,22 +45,20 @@ def build_saved_graph(checkpointer: BaseCheckpointSaver[str]) -> Any:
 
 def _graph() -> StateGraph[State, Episode]:
     graph = StateGraph(State, context_schema=Episode)
-    for step in (skim, think, act, answer):
-        graph.add_node(step.__name__, _node(step))
+    for step in (skim, think, act):
+        graph.add_node(step.__name__, _node(step), destinations=("think", "act", "answer", END))
+    graph.add_node("answer", _node(answer), destinations=(END,))
     graph.add_conditional_edges(START, _first, ["skim", "think", "act", "answer", END])
-    for name in ("skim", "think", "act"):
-        graph.add_conditional_edges(name, _next, ["think", "act", "answer", END])
-    graph.add_edge("answer", END)
     return graph
 
 
-async def _first(state: State) -> str:
+async def _first(state: State) -> str:  # async, or LangGraph starts a thread for it
     """A fresh episode begins with a skim; one that branches off from another goes on where it stands."""
-    return await _next(state) if state["turns"] or state["pending"].token_ids else "skim"
+    return _next(state) if state["turns"] or state["pending"].token_ids else "skim"
 
 
-async def _next(state: State) -> str:  # async, or LangGraph starts a thread for it
-    if state["error"] is not None:
+def _next(state: State) -> str:
+    if state["error"] is not None or state["answer"] is not None:
         return END
     if state["stop"] is not None:
         return "answer"
@@ -70,10 +69,11 @@ async def _next(state: State) -> str:  # async, or LangGraph starts a thread for
     return "act" if turns[-1].tool_calls else "answer"
 
 
-def _node(step: Callable[[State, Episode, Emit], Awaitable[dict[str, Any]]]) -> Callable[..., Awaitable[dict[str, Any]]]:
-    """A step as a node: its time is counted, and its failure becomes data."""
+def _node(step: Callable[[State, Episode, Emit], Awaitable[dict[str, Any]]]) -> Callable[..., Awaitable[Command[Any]]]:
+    """A step as a node: its time is counted, its failure becomes data, and it says where to go on (a conditional edge would
+    be another runnable, which reads the state again)."""
 
-    async def node(state: State, runtime: Runtime[Episode]) -> dict[str, Any]:
+    async def node(state: State, runtime: Runtime[Episode]) -> Command[Any]:
         started = time.monotonic()
         try:
             update = await step(state, runtime.context, runtime.stream_writer)
@@ -82,7 +82,7 @@ def _node(step: Callable[[State, Episode, Emit], Awaitable[dict[str, Any]]]) -> 
             kind = "" if isinstance(error, ModelError) else f"{type(error).__name__}: "
             update = {"stop": StopReason.ERROR, "error": f"{step.__name__}: {kind}{line}", "usage": state["usage"]}
         update["usage"] = spend(update.get("usage", state["usage"]), wall_s=time.monotonic() - started)
-        return update
+        return Command(update=update, goto=_next(cast(State, {**state, **update})))
 
     node.__name__ = step.__name__
     return node

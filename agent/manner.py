@@ -26,4 +26,6 @@ class Manner:
     temperature: float | None = None
     turn_tokens: int | None = None
     hint: str = ""
+    shuffled: bool = False
+    """Frames that are shown together come in a wrong order, under right times: what an answer owes to the order of frames."""
     start: State | None = None

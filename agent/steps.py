@@ -155,7 +155,8 @@ async def _observe(
     async def one(call: ToolCall, share: int, captioner: PolicyCaptioner) -> Observation:
         emit(Called(turn=turn, call=call))
         try:
-            made = await asyncio.wait_for(episode.toolbox.call(call, episode.context(share, captioner)), seconds)
+            async with asyncio.timeout(seconds):
+                made = await episode.toolbox.call(call, episode.context(share, captioner))
         except TimeoutError:
             return failed(call, "it took longer than the time that is left. Answer now with what you have seen.")
         if len(made.frames) > share:

@@ -205,7 +205,7 @@ class VideoAgent:
         trajectory: Trajectory | None = None
         try:
             desk = await asyncio.to_thread(self.shelf.desk, task.video)
-            async for event in self._events(task, desk, run_id, seed, group_id, manner or Manner()):
+            async for event in self._events(task, desk, run_id, seed, group_id, manner or Manner(), listening=False):
                 if isinstance(event, Finished):
                     trajectory = event.trajectory
         except DataError:
@@ -232,7 +232,15 @@ class VideoAgent:
         raise AssertionError("an episode always finishes")
 
     async def _events(
-        self, task: Task, desk: Desk, run_id: str, seed: int, group_id: str, manner: Manner
+        self,
+        task: Task,
+        desk: Desk,
+        run_id: str,
+        seed: int,
+        group_id: str,
+        manner: Manner,
+        *,
+        listening: bool = True,
     ) -> AsyncIterator[Event]:
         from .episode import fresh_state
         from .graph import build_graph, build_saved_graph
@@ -248,7 +256,7 @@ class VideoAgent:
             async with _saver(self.checkpoints) as saver:
                 graph = build_graph() if saver is None else build_saved_graph(saver)
                 start = fresh_state(task, seed) if manner.start is None else manner.start
-                async for event in _stream(graph, episode, start, saved=saver is not None):
+                async for event in _stream(graph, episode, start, saved=saver is not None, listening=listening):
                     if isinstance(event, dict):
                         state = event
                     else:
@@ -297,6 +305,7 @@ class VideoAgent:
             top_p=self.top_p,
             times_s=manner.times_s,
             hint=manner.hint,
+            shuffled=manner.shuffled,
         )
 
     def _trajectory(
@@ -319,7 +328,7 @@ class VideoAgent:
         )
 
 
-async def _stream(graph: Any, episode: Episode, start: Any, *, saved: bool) -> AsyncIterator[Any]:
+async def _stream(graph: Any, episode: Episode, start: Any, *, saved: bool, listening: bool) -> AsyncIterator[Any]:
     """Events of the graph, with its last state (a dict) at the end; goes on from a checkpoint where there is one."""
     # The recursion limit counts nodes; our own limits end an episode long before.
     config = {"configurable": {"thread_id": episode.run_id}, "recursion_limit": 100_000}
@@ -335,7 +344,8 @@ async def _stream(graph: Any, episode: Episode, start: Any, *, saved: bool) -> A
             start = None
     state: dict[str, Any] = {}
     how = {"durability": "sync"} if saved else {}
-    async for mode, chunk in graph.astream(start, config, context=episode, stream_mode=["custom", "values"], **how):
+    modes = ["custom", "values"] if listening else ["values"]  # what is streamed wakes the loop each time
+    async for mode, chunk in graph.astream(start, config, context=episode, stream_mode=modes, **how):
         if mode == "custom":
             yield chunk
         else:

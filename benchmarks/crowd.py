@@ -1,11 +1,15 @@
 """Two hundred questions at once, one in ten requests to the model spoilt: does each end, once, in an answer or an error?
 
     python -m playhead.benchmarks.crowd --data world                       # 200 questions, caches within 1 GB
-    python -m playhead.benchmarks.crowd --data world --cache-mb 8 --questions 50
+    python -m playhead.benchmarks.crowd --data world --cache-mb 16 --context 2048 --questions 50
 
 Whole questions: the agent with its real tools on real films, and the embedded model. Faults are drawn by a seed and are of
 five kinds: the request is refused, a frame's pixels are gone, placeholders and frames disagree, nobody waits any more
 (cancelled), no time is left. Exit code 1 when a question is lost or doubled, ends in neither, or memory went over its bounds.
+
+The bound must hold one sequence: a single context larger than it runs alone and goes over it, which is the engine's rule
+(and fails here). The embedded model takes 5,120 bytes a token, with a quarter more while a cache grows; `--context` bounds the
+tokens.
 """
 
 from __future__ import annotations
@@ -79,13 +83,16 @@ class Spoilt:
         self.policy.forget(session)
 
 
-def crowd(tasks: Sequence[Task], count: int, *, cache_bytes: int, share: float = 0.1) -> dict[str, Any]:
-    """`count` questions at once; how they ended."""
+def crowd(
+    tasks: Sequence[Task], count: int, *, cache_bytes: int, share: float = 0.1, context_tokens: int | None = None
+) -> dict[str, Any]:
+    """`count` questions at once, of at most `context_tokens` each (None: the model's own limit); how they ended."""
     store = FrameStore(cache_dir() / "frames")
     policy = TransformersPolicy.load(checkpoint_dir(), store, name="embedded", cache_bytes=cache_bytes)
     spoilt = Spoilt(policy, share)
     agent = VideoAgent(spoilt, profile=load_profile(checkpoint_dir()), temperature=1.0)
-    agent.budget = replace(agent.budget, wall_s=None)
+    context_tokens = context_tokens or agent.budget.context_tokens
+    agent.budget = replace(agent.budget, wall_s=None, context_tokens=context_tokens)
     asked = [replace(tasks[i % len(tasks)], id=f"question-{i}") for i in range(count)]
 
     async def all_at_once() -> list[Trajectory]:
@@ -104,6 +111,7 @@ def crowd(tasks: Sequence[Task], count: int, *, cache_bytes: int, share: float =
         "requests": spoilt.asked, "faults": dict(spoilt.faults),
         "stop reasons": dict(Counter(t.stop_reason.name for t in ended)),
         "errors": dict(Counter((t.error or "")[:60] for t in ended if t.error)),
+        "longest context, tokens": max(t.usage.context_tokens for t in ended),
         "caches at most, MB": spoilt.peak_bytes / 1e6, "bound, MB": cache_bytes / 1e6,
         "still under way": engine.under_way, "wall s": time.perf_counter() - began,
     }  # fmt: skip
@@ -121,8 +129,10 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="a folder of `playhead world make`")
     parser.add_argument("--questions", type=int, default=200)
     parser.add_argument("--cache-mb", type=float, default=1000.0)
+    parser.add_argument("--context", type=int, help="most tokens of one question's context; default: the model's own")
     args = parser.parse_args()
-    result = crowd(read_tasks(args.data), args.questions, cache_bytes=int(args.cache_mb * 1e6))
+    bound = int(args.cache_mb * 1e6)
+    result = crowd(read_tasks(args.data), args.questions, cache_bytes=bound, context_tokens=args.context)
     print(json.dumps(result, indent=1))
     return int(not sound(result))
 

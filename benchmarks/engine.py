@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..agent.engine import scheduler
+from ..agent.engine import sample, scheduler
 from ..agent.engine.scheduler import Engine
 from ..agent.families import family_of
 from ..agent.prompts import first_messages
@@ -42,6 +42,8 @@ from ..tools.contract import ToolContext, ToolResult
 
 SIDE = 224
 """Frames are squares of this many pixels: 49 placeholders each."""
+AGENTS_TOKENS = 40
+"""What the embedded agent samples a turn: 10,401 tokens in 100 episodes of two or three turns (`benchmarks.seeds`)."""
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {
@@ -141,7 +143,7 @@ class Bench:
 def build_renderer() -> Qwen3VLRenderer:
     from transformers import Qwen2VLImageProcessor, Qwen3VLProcessor, Qwen3VLVideoProcessor
 
-    from ..train.embedded_model import CHAT_TEMPLATE, build_tokenizer
+    from ..train.embedded.model import CHAT_TEMPLATE, build_tokenizer
 
     size = {"shortest_edge": SIDE * SIDE, "longest_edge": SIDE * SIDE}
     shape: dict[str, Any] = {"size": size, "patch_size": 16, "temporal_patch_size": 2, "merge_size": 2}
@@ -205,10 +207,11 @@ async def episode(bench: Bench, engine: Engine, request: GenerateRequest, turns:
         request = bench.follow(request, said, turn)
 
 
-def part_c(bench: Bench, agents: int = 16, turns: int = 3) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for name, video in (("one video", lambda i: 0), ("a video each", lambda i: i)):
-        requests = [bench.opening(video(i), question=f"Question {i}?", temperature=1.0, seed=i) for i in range(agents)]
+def part_c(bench: Bench, agents: int = 16, turns: int = 3, videos: Sequence[int] = (1, 16)) -> dict[str, Any]:
+    """One after another shares all that can be shared without concurrency: the engine, its caches, and frames encoded once."""
+    result: dict[str, Any] = {"threads": torch.get_num_threads()}
+    for number in videos:
+        requests = [bench.opening(i % number, question=f"Question {i}?", temperature=1.0, seed=i) for i in range(agents)]
 
         async def at_once(requests: list[GenerateRequest] = requests) -> None:
             engine = bench.engine()
@@ -219,9 +222,16 @@ def part_c(bench: Bench, agents: int = 16, turns: int = 3) -> dict[str, Any]:
             for r in requests:
                 await episode(bench, engine, r, turns)
 
+        clocks = [time.perf_counter()]
         together, _ = bench.timed(lambda run=at_once: asyncio.run(run()))
+        clocks.append(time.perf_counter())
         alone, _ = bench.timed(lambda run=in_turn: asyncio.run(run()))
-        result[name] = {"at once": together, "one after another": alone, "throughput ratio": alone / together}
+        clocks.append(time.perf_counter())
+        wall, wall_alone = clocks[1] - clocks[0], clocks[2] - clocks[1]
+        result[f"videos: {number}"] = {
+            "at once": together, "one after another": alone, "ratio": alone / together,
+            "wall s at once": wall, "wall s one after another": wall_alone, "throughput ratio (wall)": wall_alone / wall,
+        }  # fmt: skip
     return result
 
 
@@ -248,30 +258,50 @@ def part_e(bench: Bench, turns: int = 10) -> dict[str, Any]:
     return {"context tokens": context, "seconds": cost, "late turns / early turns (first left out)": grown}
 
 
-def part_f(bench: Bench, turns: int = 5) -> dict[str, Any]:
-    spent = {"model": 0.0, "drawing": 0.0}
+def part_f(bench: Bench) -> dict[str, Any]:
+    graph = 1000 * graph_seconds_a_turn(bench)
+    once, _ = bench.timed(lambda: bench.opening(0))
+    result: dict[str, Any] = {"graph, steps and rendering, ms a turn": graph, "rendering the first prompt, ms": 1000 * once}
+    for sampled in (AGENTS_TOKENS, bench.sampled):
+        parts = engine_a_turn(bench, sampled)
+        result[f"{sampled} sampled tokens, ms a turn"] = {**parts, "all of ours": graph + parts["engine"]}
+    return result
+
+
+def engine_a_turn(bench: Bench, sampled: int, turns: int = 5) -> dict[str, float]:
+    """Milliseconds a turn: in the model (with its image processor), in drawing tokens, in rendering (which the graph's figure
+    has too), and in all else, which is the engine's own."""
+    spent, calls = {"model": 0.0, "drawing": 0.0, "rendering": 0.0, "nothing": 0.0}, 0
 
     def counted(work: Callable[..., Any], where: str) -> Callable[..., Any]:
         def run(*args: Any) -> Any:
+            nonlocal calls
             seconds, result = bench.timed(lambda: work(*args))
             spent[where] += seconds
+            calls += 1
             return result
 
         return run
 
-    family, drawn = family_of(bench.model, bench.renderer), scheduler.draw
+    idle = counted(lambda: None, "nothing")
+    watched, _ = bench.timed(lambda: [idle() for _ in range(1000)])
+    watching, calls = (watched - spent.pop("nothing")) / 1000, 0  # what looking at the clock costs outside what it measures
+
+    family, drawn = family_of(bench.model, bench.renderer), sample.Rows.draw
     for name in ("hidden", "logits", "encode"):
         setattr(family, name, counted(getattr(family, name), "model"))
-    engine = scheduler.Engine(family, bench.renderer, bench.store)
-    scheduler.draw = counted(drawn, "drawing")
-    total, _ = bench.timed(lambda: asyncio.run(episode(bench, engine, bench.opening(0), turns)))
-    scheduler.draw = drawn
-    ours = total - sum(spent.values())
-    return {
-        "engine and renderer, ms a turn": 1000 * ours / turns, "ms a pass": 1000 * ours / engine.passes,
-        "drawing tokens, ms a turn": 1000 * spent["drawing"] / turns, "model, ms a turn": 1000 * spent["model"] / turns,
-        "graph and steps, ms a turn": 1000 * graph_seconds_a_turn(bench),
-    }  # fmt: skip
+    engine, first = scheduler.Engine(family, bench.renderer, bench.store), bench.opening(0)
+    vars(bench.renderer)["extend"] = counted(bench.renderer.extend, "rendering")
+    sample.Rows.draw = counted(drawn, "drawing")
+    usual, bench.sampled = bench.sampled, sampled
+    first = dataclasses.replace(first, sampling=dataclasses.replace(first.sampling, max_tokens=sampled))
+    try:
+        total, _ = bench.timed(lambda: asyncio.run(episode(bench, engine, first, turns)))
+    finally:
+        sample.Rows.draw, bench.sampled = drawn, usual
+        del vars(bench.renderer)["extend"]
+    ours = total - sum(spent.values()) - calls * watching
+    return {name: 1000 * seconds / turns for name, seconds in {"engine": ours, **spent}.items()}
 
 
 def nothing(ctx: ToolContext) -> ToolResult:

@@ -1,9 +1,8 @@
 """Rollouts: ours against TRL's own `environment_factory` loop; same model, tasks, tools and words, in one run.
 
     python -m playhead.benchmarks.rollout                          # at the embedded model's own lengths
-    python -m playhead.benchmarks.rollout --prefix 2000            # with so many tokens of system prompt before each
-    question python -m playhead.benchmarks.rollout --train 3                # a step of the embedded_cpu recipe,
-    broken down, and memory
+    python -m playhead.benchmarks.rollout --prefix 2000            # and so many tokens of system prompt
+    python -m playhead.benchmarks.rollout --train 3                # steps of the embedded_cpu recipe, broken down
 
 Both loops run the embedded model on the same questions, with `search_clips` and `temporal_zoom` on the same index.
 What the model says is taken from its own greedy episodes and forced token by token in both loops, so both compute the
@@ -11,7 +10,8 @@ same (sampling included) and end with the same tokens, which is checked. Ours: e
 computes each prefix and each frame once. TRL's: the batch in step, tools one after another, every turn computed from
 the start with all frames encoded again.
 
-Before every measured round our caches are emptied, as after an update of the weights. CPU seconds are of this process.
+Before every measured round caches are emptied, as after an update of the weights and for films never seen. The tools are
+the same in both, so a frame is decoded once per round in both. CPU seconds are of this process.
 """
 
 from __future__ import annotations
@@ -23,19 +23,21 @@ import re
 import resource
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..agent.embedded import EMBEDDED_PROFILE
 from ..agent.engine import scheduler
+from ..agent.engine.sample import Drawn, Rows
 from ..agent.episode import turn_seed
 from ..agent.video_agent import VideoAgent
 from ..core.budget import Budget
 from ..core.nouns import Frame, Part, Task
+from ..core.policy import Sampling
 from ..core.tasks import read_tasks
 from ..core.trajectory import Trajectory
 from ..train.rollout import rollout_groups, rollout_seed, run_until_done
@@ -94,20 +96,28 @@ def scripts(agent: VideoAgent, tasks: Sequence[Task], turns: int, count: int) ->
 # Ours.
 
 
-def force_engine(said: dict[int, tuple[int, ...]]) -> Any:
-    """Let the engine's draws give `said[seed of the request]` instead; everything is computed as before."""
-    real, at = scheduler.draw, dict.fromkeys(said, 0)
+@contextmanager
+def forced(said: dict[int, tuple[int, ...]]) -> Iterator[None]:
+    """The engine's draws give `said[seed of the request]` instead; everything is computed as before."""
+    at = dict.fromkeys(said, 0)
 
-    def draw(logits_BV: torch.Tensor, samplings: Any, numbers: Any, suppressed: torch.Tensor) -> Any:
-        tokens_B, logprobs_B = real(logits_BV, samplings, numbers, suppressed)
-        for i, sampling in enumerate(samplings):
-            if sampling.seed in said:
-                tokens_B[i] = said[sampling.seed][at[sampling.seed]]
-                at[sampling.seed] += 1
-        return tokens_B, logprobs_B
+    class ForcedRows(Rows):
+        def __init__(self, samplings: Sequence[Sampling], *rest: Any) -> None:
+            super().__init__(samplings, *rest)
+            self._seeds = [s.seed for s in samplings]
 
-    scheduler.draw = draw
-    return real
+        def draw(self, logits_BV: torch.Tensor) -> Drawn:
+            drawn = super().draw(logits_BV)
+            tokens = list(drawn.tokens)
+            for i, seed in enumerate(self._seeds):
+                tokens[i], at[seed] = said[seed][at[seed]], at[seed] + 1
+            return Drawn(torch.tensor(tokens, device=drawn.tokens_B.device), tokens, drawn.logprobs)
+
+    scheduler.Rows = ForcedRows
+    try:
+        yield
+    finally:
+        scheduler.Rows = Rows
 
 
 def ours(agent: VideoAgent, chosen: Sequence[Script], size: int, seed: int) -> tuple[Took, list[Trajectory]]:
@@ -119,12 +129,9 @@ def ours(agent: VideoAgent, chosen: Sequence[Script], size: int, seed: int) -> t
                 said[turn_seed({"seed": own}, index)] = ids  # pyright: ignore[reportArgumentType]
     policy: Any = agent.policy
     policy.weights_changed()
-    real = force_engine(said)
-    try:
-        with Clock() as clock:
-            groups = run_until_done(rollout_groups(agent, [s.task for s in chosen], size, seed=seed))
-    finally:
-        scheduler.draw = real
+    agent.store.shown.clear()
+    with forced(said), Clock() as clock:
+        groups = run_until_done(rollout_groups(agent, [s.task for s in chosen], size, seed=seed))
     failures = [f.error for g in groups for f in g.failures]
     assert not failures, failures
     return Took(len(chosen) * size, clock.wall, clock.cpu), [t for g in groups for t in g.trajectories]
@@ -254,15 +261,16 @@ def stock(agent: VideoAgent, chosen: Sequence[Script], size: int, out: Path) -> 
         model=policy.model, args=args, train_dataset=Dataset.from_list(rows), processing_class=processor,
         environment_factory=make_environment(agent),
     )  # fmt: skip
-    forced = Forced([s.turns for s in chosen for _ in range(size)], processor.tokenizer.pad_token_id)
+    words = Forced([s.turns for s in chosen for _ in range(size)], processor.tokenizer.pad_token_id)
     real = policy.model.generate
 
     def generate(**inputs: Any) -> Any:
-        forced.begin(inputs["input_ids"].shape[1])
-        return real(**inputs, logits_processor=LogitsProcessorList([forced]))
+        words.begin(inputs["input_ids"].shape[1])
+        return real(**inputs, logits_processor=LogitsProcessorList([words]))
 
     policy.model.generate = generate
     policy.model.train()
+    agent.store.shown.clear()
     try:
         with Clock() as clock:
             found = trainer._generate_and_score_completions([dict(row) for row in rows for _ in range(size)])
@@ -276,9 +284,7 @@ def stock(agent: VideoAgent, chosen: Sequence[Script], size: int, out: Path) -> 
 
 def compare(args: argparse.Namespace) -> None:
     data = make_world(args.work / "films", 2, 5.0, args.seed)
-    agent = VideoAgent(
-        "embedded", tools=TOOLS, profile=EMBEDDED_PROFILE, budget=Budget(wall_s=None, context_tokens=None)
-    )
+    agent = VideoAgent("embedded", tools=TOOLS, budget=Budget(wall_s=None, context_tokens=None))
     chosen = scripts(agent, read_tasks(data), args.turns, args.tasks)
     if args.prefix:
         words = FILLER * (args.prefix // len(agent.policy.renderer.encode(FILLER)) + 1)

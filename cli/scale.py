@@ -35,11 +35,15 @@ if TYPE_CHECKING:
 def scale(
     data: Annotated[Path, typer.Option(help="A folder that `playhead world make` wrote, or a tasks.jsonl.")],
     out: Annotated[Path, typer.Option(help="The grid's folder; the same command goes on with a grid that stopped.")],
-    strategies: Annotated[str, typer.Option(help="tools,direct,vote:n=8,refine(vote(tools,n=4)),...; see docs/scaling.md.")],
+    strategies: Annotated[
+        str, typer.Option(help="tools,direct,vote:n=8,refine(vote(tools,n=4)),...; see docs/scaling.md.")
+    ],
     model: Model = "embedded",
     budgets: Annotated[
         str | None,
-        typer.Option(help="Hard limits per question, several budgets: frames=16,frames=64 or 'frames=64,seconds=20 calls=8'."),
+        typer.Option(
+            help="Hard limits per question, several budgets: frames=16,frames=64 or 'frames=64,seconds=20 calls=8'."
+        ),
     ] = None,
     cost: Annotated[
         str, typer.Option(help="What the picture draws: tokens (computed), frames, sampled, prefilled, calls, seconds.")
@@ -50,7 +54,9 @@ def scale(
     picture: Annotated[Path | None, typer.Option(help="Also draw it here: .png, .svg or .pdf.")] = None,
     encoder: Annotated[str, typer.Option(help="embedded, or MODEL_NAME:/path/to/weights of OpenCLIP.")] = "embedded",
     seed: Annotated[int, typer.Option(help="Drives sampling.")] = 0,
-    temperature: Annotated[float, typer.Option(help="Of plain runs; a strategy that samples has its own.", min=0.0)] = 0.0,
+    temperature: Annotated[
+        float, typer.Option(help="Of plain runs; a strategy that samples has its own.", min=0.0)
+    ] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print results.json on stdout instead of the table.")] = False,
     dtype: Dtype = None,
     device_map: DeviceMap = None,
@@ -87,7 +93,7 @@ def scale(
             model, dtype=dtype, device_map=device_map, attention=attention, four_bit=four_bit, adapter=adapter
         ),
     )
-    cells = cells_of(base, [str(s) for s in parse_strategies(strategies)], parse_budgets(budgets))
+    cells = cells_of(base, parse_strategies(strategies), parse_budgets(budgets))
     _check_picture(picture)
     quiet_loading(model)
     say = aside()
@@ -100,7 +106,7 @@ def scale(
         bill, results = run_grid(data, out, cells, limit=limit, workers=workers, on_result=note)
     written = _draw(bill, costs, results, out, picture, f"{model}: accuracy against cost", say)
     if as_json:
-        console().print_json(data=bill.plain())
+        typer.echo((out / "results.json").read_text(encoding="utf-8"), nl=False)
     else:
         _say(bill, costs, [out / "results.json", *written], console())
 
@@ -170,7 +176,9 @@ def _draw(
         if picture is not None:
             draw_bill(bill, costs, picture, title)
     else:
-        say.print("playhead: no picture: it needs matplotlib (pip install 'playhead[plots]'); then run the same command again")
+        say.print(
+            "playhead: no picture: it needs matplotlib (pip install 'playhead[plots]'); then run the same command again"
+        )
     write_page(out / "scaling.html", page(bill, costs, drawn, title))
     return [*drawn, *([picture] if picture and drawn else []), out / "scaling.html"]
 

@@ -34,12 +34,11 @@ def make(
     """
     from ..core.tasks import read_tasks
     from ..world.make import make_world
-    from ..world.questions import ALL_KINDS, KINDS
+    from ..world.questions import parse_kinds
 
     if out.exists() and not out.is_dir():
         raise UsageProblem(f"--out {out}: not a folder")
     lengths = _lengths(minutes)
-    asked = {"seven": KINDS, "all": ALL_KINDS}.get(kinds) or tuple(k.strip() for k in kinds.split(",") if k.strip())
     with progress_bar(aside()) as bar:
         row = bar.add_task("filming", total=1.0)
         try:
@@ -48,14 +47,14 @@ def make(
                 videos,
                 lengths,
                 seed,
-                kinds=asked,
+                kinds=parse_kinds(kinds),
                 progress=lambda share, name: bar.update(row, completed=share, description=f"filming {name}"),
             )
         except (ValueError, OSError) as error:
             raise UsageProblem(f"the world cannot be made: {error}") from None
     tasks = read_tasks(out)
-    kinds = ", ".join(f"{sum(t.kind == k for t in tasks)} {k}" for k in dict.fromkeys(t.kind for t in tasks))
-    console().print(f"{path}: {len(tasks)} tasks about {len({t.video for t in tasks})} videos ({kinds})")
+    asked = ", ".join(f"{sum(t.kind == k for t in tasks)} {k}" for k in dict.fromkeys(t.kind for t in tasks))
+    console().print(f"{path}: {len(tasks)} tasks about {len({t.video for t in tasks})} videos ({asked})")
 
 
 def _lengths(text: str) -> list[float]:

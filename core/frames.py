@@ -18,6 +18,7 @@ import numpy as np
 from .decoders.contract import DecodedFrame
 from .errors import PlayheadError
 from .nouns import Frame
+from .shown import Shown
 
 
 class UnknownFrame(PlayheadError, LookupError):
@@ -42,6 +43,8 @@ class FrameStore:
         self._bytes = 0
         self._lock = threading.Lock()
         self._written: set[str] = set()
+        self.shown = Shown(self._has)
+        """Which frames were asked for before, and are still here."""
 
     def put(self, video_id: str, frame: DecodedFrame) -> Frame:
         """Keep a frame; returns the reference to it.
@@ -86,6 +89,16 @@ class FrameStore:
             if frame.sha256 in self._held:
                 return True
         return self._root is not None and self._file(frame.sha256).is_file()
+
+    def _has(self, frame: Frame) -> bool:
+        """Whether `pixels` will give the frame, and others will find its file; it counts as used."""
+        if self._root is not None:
+            return frame.sha256 in self._written and self._file(frame.sha256).is_file()
+        with self._lock:
+            if frame.sha256 not in self._held:
+                return False
+            self._held.move_to_end(frame.sha256)
+            return True
 
     def _hold(self, sha256: str, pixels: np.ndarray) -> np.ndarray:
         kept = np.array(pixels, order="C")

@@ -30,7 +30,7 @@ _INTERVAL = re.compile(
 )
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _BOX = re.compile(
-    rf"(?<![\d.:,]){_TIME}(?:\s*(?:s|secs?|seconds?))?(?:\s*[:,]\s*|\s+|(?=[\[(]))[\[(]?\s*"
+    rf"(?<![\d.:,]){_TIME}(?:\s*(?:s|secs?|seconds?))?(?:\s*:\s*|\s+|(?=[\[(]))[\[(]?\s*"
     rf"{_NUMBER}\s*,\s*{_NUMBER}\s*,\s*{_NUMBER}\s*,\s*{_NUMBER}(?!\s*,\s*\d|[\d.]*\d)"
 )
 _NO_PUNCTUATION = str.maketrans({c: " " for c in string.punctuation + "\u2018\u2019\u201c\u201d\u2013\u2014\u2026"})

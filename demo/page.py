@@ -17,7 +17,7 @@ from pathlib import Path
 from ..core.nouns import Frame, Observation, Task
 from ..core.scoring import evidence_recall, is_right, match_choice, temporal_iou
 from ..core.trajectory import Trajectory, Turn
-from .thumbs import Thumbs
+from .thumbs import Thumbs, thumb_key
 from .timeline import Lane, clock, duration_s, lanes, lens, ticks
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -29,7 +29,7 @@ def build_page(trajectories: Sequence[Trajectory], thumbs: Thumbs, problems: Seq
     """The whole page as text.
 
     Args:
-        thumbs: data URIs by (video id, timestamp); a frame without one is shown as an empty box with its time.
+        thumbs: data URIs by `thumb_key`; a frame without one is shown as an empty box with its time.
         problems: lines for the head of the page, such as a video that is gone.
     """
     style, script = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
@@ -207,7 +207,7 @@ def _observation(observation: Observation, gold: Sequence, thumbs: Thumbs) -> st
 def _strip(frames: Sequence[Frame], gold: Sequence, thumbs: Thumbs) -> str:
     figures = []
     for frame in frames:
-        uri = thumbs.get((frame.video_id, frame.timestamp_s))
+        uri = thumbs.get(thumb_key(frame))
         ratio = f"--ratio:{frame.width}/{frame.height}"
         picture = f'<img alt="" src="{uri}">' if uri else '<div class="none"></div>'
         inside = ' class="in"' if any(c.contains(frame.timestamp_s) for c in gold) else ""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from ..core.codec import to_plain
@@ -149,13 +150,13 @@ def _row(cell: Cell, done: Sequence[TaskResult]) -> Row:
 
 
 def _pairs(rows: Sequence[Row], front: Sequence[str], results: Mapping[str, Sequence[TaskResult]]) -> tuple[Pair, ...]:
-    wanted = {(a, b): "front" for a, b in zip(front, front[1:], strict=False)}
+    wanted = {(a, b): "front" for a, b in pairwise(front)}
     plain = "tools" if any(r.strategy == "tools" for r in rows) else rows[0].strategy
     for budget in dict.fromkeys(r.budget for r in rows):
         same = {r.strategy: r.cell for r in rows if r.budget == budget}
         if plain in same:
             for strategy, cell in same.items():
-                if strategy != plain:
+                if strategy != plain and (cell, same[plain]) not in wanted:
                     wanted.setdefault((same[plain], cell), "same budget")
     counts = [_discordant(results[a], results[b]) for a, b in wanted]
     ps = [mcnemar_exact(*c) for c in counts]

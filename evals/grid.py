@@ -10,8 +10,8 @@ Each cell (a strategy under a budget) is a run of `evals/world.py` in a folder o
 
 Kill it at any moment and start it again: it goes on with the questions that have no result. Each question has a seed of its
 own and starts with empty caches, so `results.json` comes out as it would have without the interruption, as far as the
-model's own arithmetic repeats itself (`--concurrency 1` asks for one run at a time, where a batch's float noise is not welcome).
-Cells may be added later: what is done stays done.
+model's own arithmetic repeats itself: runs of one question that are under way at once share batches, whose float noise
+could turn a near tie (`--concurrency 1` asks for one at a time). Cells may be added later: what is done stays done.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import DataError
 from ..core.nouns import Task
@@ -32,6 +32,9 @@ from .report import summarise
 from .results import TaskResult
 from .workers import run_jobs
 from .world import chosen_tasks
+
+if TYPE_CHECKING:
+    from ..agent.scaling.strategy import Strategy
 
 _SHORT = {"tool_calls": "calls", "context_tokens": "context", "sampled_tokens": "tokens", "wall_s": "seconds"}
 
@@ -61,7 +64,7 @@ class Cell:
         return re.sub(r"[^A-Za-z0-9=.]+", "-", self.key).strip("-.")
 
 
-def cells_of(base: Setup, strategies: Sequence[str], budgets: Sequence[Limits]) -> list[Cell]:
+def cells_of(base: Setup, strategies: Sequence[str | Strategy], budgets: Sequence[Limits]) -> list[Cell]:
     """Every strategy under every budget, strategy by strategy.
 
     Raises:

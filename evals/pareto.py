@@ -27,4 +27,5 @@ def cheapest_within(points: Sequence[Point], margin: float) -> int:
     if not points:
         raise ValueError("the cheapest of no points")
     enough = max(accuracy for _, accuracy in points) - margin - 1e-9
-    return min((i for i, (_, accuracy) in enumerate(points) if accuracy >= enough), key=lambda i: (points[i][0], -points[i][1], i))
+    good = [i for i, (_, accuracy) in enumerate(points) if accuracy >= enough]
+    return min(good, key=lambda i: (points[i][0], -points[i][1]))

@@ -1,7 +1,7 @@
 """Pictures of a grid: accuracy against cost with the Pareto front drawn, and how far confidences can be believed.
 
-Needs matplotlib, which is an extra: `pip install 'playhead[plots]'`. Colours are those of Okabe and Ito (2008), which people with
-any kind of colour vision can tell apart; every strategy has a marker of its own besides.
+Needs matplotlib, which is an extra: `pip install 'playhead[plots]'`. Colours are those of Okabe and Ito (2008), which people
+with any kind of colour vision can tell apart; every strategy has a marker of its own besides.
 """
 
 from __future__ import annotations
@@ -37,16 +37,17 @@ def draw_bill(bill: Bill, costs: Sequence[Cost], path: Path, title: str = "") ->
     figure = _figure(path, (5.6 * len(costs), 4.7))
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    styles = {
-        s: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, s in enumerate(dict.fromkeys(r.strategy for r in bill.rows))
-    }
+    strategies = dict.fromkeys(r.strategy for r in bill.rows)
+    styles = {s: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, s in enumerate(strategies)}
     handles: dict[str, Any] = {}
-    for i, cost in enumerate(costs, 1):
-        axes = figure.add_subplot(1, len(costs), i)
+    panels = [(figure.add_subplot(1, len(costs), i), cost) for i, cost in enumerate(costs, 1)]
+    for axes, cost in panels:
         handles |= _panel(axes, bill, cost, styles)
-        if i == 1:
-            axes.set_ylabel("right answers, %")
-    _legend(figure, handles, len(costs))
+    panels[0][0].set_ylabel("right answers, %")
+    _legend(figure, handles, len(costs), bill)
+    figure.draw_without_rendering()  # settles the layout: what is measured from here on stands where it will stand
+    for axes, cost in panels:
+        _name_points(axes, bill, cost, styles)
     _save(figure, path)
 
 
@@ -74,10 +75,15 @@ def _figure(path: Path, size: tuple[float, float]) -> Any:
     if path.suffix not in SUFFIXES:
         raise DataError(f"{path}: a picture's name ends in {', '.join(SUFFIXES)}")
     if not can_draw():
-        raise DataError(f"{path}: pictures need matplotlib; pip install 'playhead[plots]' and run the same command again")
+        raise DataError(
+            f"{path}: pictures need matplotlib; pip install 'playhead[plots]' and run the same command again"
+        )
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # pyright: ignore[reportMissingImports]
     from matplotlib.figure import Figure  # pyright: ignore[reportMissingImports]
 
-    return Figure(figsize=size, layout="constrained", facecolor="white")
+    figure = Figure(figsize=size, dpi=150, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)  # measures texts; no display, no state outside the figure
+    return figure
 
 
 def _save(figure: Any, path: Path) -> None:
@@ -85,17 +91,23 @@ def _save(figure: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Without the date: the same results give the same file.
     undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(path.suffix[1:])
-    figure.savefig(beside, dpi=150, format=path.suffix[1:], metadata=undated)
+    figure.savefig(beside, format=path.suffix[1:], metadata=undated)
     beside.replace(path)
 
 
 def _panel(axes: Any, bill: Bill, cost: Cost, styles: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
-    """Points, front and labels; returns what the legend shows."""
+    """Points and front; returns what the legend shows."""
     handles: dict[str, Any] = {}
     _scale(axes, [r.at(cost) for r in bill.rows])
     front = [bill.row(c) for c in bill.fronts[cost.value]]
     (handles["Pareto front"],) = axes.step(
-        [r.at(cost) for r in front], [100 * r.accuracy for r in front], where="post", color=FRONT, lw=1.2, ls="--", zorder=1
+        [r.at(cost) for r in front],
+        [100 * r.accuracy for r in front],
+        where="post",
+        color=FRONT,
+        lw=1.2,
+        ls="--",
+        zorder=1,
     )
     for strategy, (colour, marker) in styles.items():
         rows = sorted((r for r in bill.rows if r.strategy == strategy), key=lambda r: r.at(cost))
@@ -113,7 +125,6 @@ def _panel(axes: Any, bill: Bill, cost: Cost, styles: Mapping[str, tuple[str, st
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.margins(x=0.09)
-    _name_points(axes, bill, cost, styles)
     return handles
 
 
@@ -124,7 +135,8 @@ def _scale(axes: Any, costs: Sequence[float]) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    subs = (1, 2, 3, 4, 5, 7) if max(costs) < 12 * min(costs) else (1, 2, 5)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}" if v >= 1 else f"{v:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
@@ -133,7 +145,6 @@ def _name_points(axes: Any, bill: Bill, cost: Cost, styles: Mapping[str, tuple[s
     """The budget beside each point, where there is room: a label that would cover another one or a point is moved, or left out
     (the front's come first, and are never left out)."""
     figure = axes.figure
-    figure.draw_without_rendering()  # settles the layout, so that extents are those of the file
     renderer, per_point = figure.canvas.get_renderer(), figure.dpi / 72
     at = {r.cell: axes.transData.transform((r.at(cost), 100 * r.accuracy)) for r in bill.rows}
     taken = [(x - 4 * per_point, y - 4 * per_point, x + 4 * per_point, y + 4 * per_point) for x, y in at.values()]
@@ -144,14 +155,20 @@ def _name_points(axes: Any, bill: Bill, cost: Cost, styles: Mapping[str, tuple[s
             continue
         colour = styles[row.strategy][0]
         label = axes.annotate(
-            words, (row.at(cost), 100 * row.accuracy), (0, 0), textcoords="offset points", fontsize=7.5, color=colour, zorder=4
+            words,
+            (row.at(cost), 100 * row.accuracy),
+            (0, 0),
+            textcoords="offset points",
+            fontsize=7.5,
+            color=colour,
+            zorder=4,
         )
         for dx, dy, across, up in _PLACES:
             label.set_position((dx, dy))
             label.set_ha(across)
             label.set_va(up)
             box = label.get_window_extent(renderer)
-            if not any(box.x0 < r and l < box.x1 and box.y0 < t and b < box.y1 for l, b, r, t in taken):
+            if not any(box.x0 < r and left < box.x1 and box.y0 < t and b < box.y1 for left, b, r, t in taken):
                 taken.append((box.x0, box.y0, box.x1, box.y1))
                 break
         else:
@@ -169,19 +186,34 @@ _PLACES = (
 """Where a label may stand: offset in points, and which side of it is at the point."""
 
 
+def _one_limit(bill: Bill) -> str | None:
+    """What the budgets limit, where it is one thing."""
+    names = {r.budget.partition("=")[0] for r in bill.rows if r.budget}
+    return names.pop() if len(names) == 1 and not any("," in r.budget for r in bill.rows) else None
+
+
 def _short(row: Row, bill: Bill) -> str:
     """The budget in as few characters as tell it from the others: its number alone where all budgets limit one thing."""
-    names = {r.budget.partition("=")[0] for r in bill.rows if r.budget}
-    plain = len(names) == 1 and not any("," in r.budget for r in bill.rows)
-    return row.budget.partition("=")[2] if plain else row.budget
+    return row.budget.partition("=")[2] if _one_limit(bill) else row.budget
 
 
-def _legend(figure: Any, handles: Mapping[str, Any], panels: int) -> None:
+def _legend(figure: Any, handles: Mapping[str, Any], panels: int, bill: Bill) -> None:
     longest = max(map(len, handles))
     columns = max(1, min(len(handles), int(panels * 88 / (longest + 6))))
-    figure.legend(
-        list(handles.values()), list(handles), loc="outside lower center", ncols=columns, fontsize=8, frameon=False
+    said = f"{bill.tasks} questions about {bill.videos} videos; bars: 95% intervals"
+    if any(r.budget for r in bill.rows):
+        said += f"; at points: {_one_limit(bill) or 'the limits'} allowed per question"
+    legend = figure.legend(
+        list(handles.values()),
+        list(handles),
+        loc="outside lower center",
+        ncols=columns,
+        fontsize=8,
+        frameon=False,
+        title=said,
+        title_fontsize=8,
     )
+    legend.get_title().set_color("#444444")
 
 
 def _reliability(axes: Any, name: str, made: Calibration) -> None:
@@ -191,9 +223,10 @@ def _reliability(axes: Any, name: str, made: Calibration) -> None:
         middle = [50 * (b.low + b.high) for b in made.bins]
         width = 92 * (made.bins[0].high - made.bins[0].low)
         axes.bar(middle, [22 * b.n / most for b in made.bins], width, color=COLOURS[5], alpha=0.5, zorder=1)
-        y = [100 * b.accuracy for b in made.bins]
-        bars = [[100 * (b.accuracy - b.accuracy_low) for b in made.bins], [100 * (b.accuracy_high - b.accuracy) for b in made.bins]]
-        axes.errorbar([100 * b.confidence for b in made.bins], y, bars, fmt="o", ms=4.5, color=COLOURS[0], elinewidth=0.9, zorder=3)
+        x, y = [100 * b.confidence for b in made.bins], [100 * b.accuracy for b in made.bins]
+        below = [100 * (b.accuracy - b.accuracy_low) for b in made.bins]
+        above = [100 * (b.accuracy_high - b.accuracy) for b in made.bins]
+        axes.errorbar(x, y, [below, above], fmt="o", ms=4.5, color=COLOURS[0], elinewidth=0.9, zorder=3)
     error = "no confidence" if made.ece is None else f"ECE {made.ece:.3f}, n {made.n}"
     axes.set_title(f"{name}\n{error}", fontsize=8)
     axes.set_xlim(-3, 103)

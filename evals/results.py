@@ -1,8 +1,9 @@
 """TaskResult: what one question of a run came to, a flat record that fits on one line of `results.jsonl`.
 
-Everything is read from the log of the trajectory, or of all trajectories of a strategy that made several. `recall` counts the gold seconds whose frames a tool showed to the model
-(an episode without tools looked at half a second to each side of its uniform frames); `spans_seen` counts the gold spans,
-one for each event that the answer rests on, of which a frame was shown at all.
+Everything is read from the log of the trajectory, or of all trajectories of a strategy that made several. `recall` counts
+the gold seconds whose frames a tool showed to the model (an episode without tools looked at half a second to each side of
+its uniform frames); `spans_seen` counts the gold spans, one for each event that the answer rests on, of which a frame was
+shown at all.
 """
 
 from __future__ import annotations

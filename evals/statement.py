@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _NOTE = (
-    "Means per question. tokens: computed, prompt and sampled, from empty caches. 95%: Wilson. * on the Pareto front of tokens, "
-    "f on that of frames."
+    "Means per question. tokens: computed, prompt and sampled, from empty caches. 95%: Wilson. "
+    "Front: * Pareto front of tokens, f of frames."
 )
 
 
@@ -60,9 +60,8 @@ def verdict(bill: Bill, costs: Sequence[Cost]) -> list[str]:
 
 def page(bill: Bill, costs: Sequence[Cost], pictures: Sequence[Path], title: str) -> str:
     """The bill as one HTML file, with its pictures (PNG) inside."""
-    images = "".join(
-        f'<img alt="{escape(p.stem)}" src="data:image/png;base64,{base64.b64encode(p.read_bytes()).decode()}">' for p in pictures
-    )
+    inside = [(p.stem, base64.b64encode(p.read_bytes()).decode()) for p in pictures]
+    images = "".join(f'<img alt="{escape(name)}" src="data:image/png;base64,{data}">' for name, data in inside)
     head = "".join(f"<th>{escape(name)}</th>" for name in _HEAD)
     rows = "".join(f"<tr>{''.join(f'<td>{escape(c)}</td>' for c in _cells(r, bill))}</tr>" for r in bill.rows)
     said = "".join(f"<p>{escape(line)}</p>" for line in verdict(bill, costs))
@@ -93,7 +92,9 @@ def _cells(row: Row, bill: Bill) -> list[str]:
 
 
 def _pair(pair: Pair) -> str:
-    between = "" if pair.by_video is None else f" ({100 * pair.by_video[0]:+.1f} to {100 * pair.by_video[1]:+.1f} by video)"
+    between = (
+        "" if pair.by_video is None else f" ({100 * pair.by_video[0]:+.1f} to {100 * pair.by_video[1]:+.1f} by video)"
+    )
     return (
         f"{pair.second} against {pair.first}: {100 * pair.difference:+.1f} points{between}, right alone "
         f"{pair.only_second} to {pair.only_first}, p {_p(pair.p)}, of all pairs {_p(pair.p_adjusted)} [{pair.why}]"

@@ -40,6 +40,7 @@ def share(values: Iterable[bool | None]) -> float | None:
     """The share of True among the values that are not None; None when there are none."""
     return mean(None if v is None else float(v) for v in values)
 
+
 def mcnemar_exact(only_first: int, only_second: int) -> float:
     """Two-sided p of McNemar's test in its exact form (Q. McNemar 1947; the binomial test of the discordant pairs): how likely
     a split at least as uneven is where neither is better. 1 when no pair is discordant.

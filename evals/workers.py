@@ -66,7 +66,8 @@ async def run_here(agent: VideoAgent, setups: Mapping[str, Setup], jobs: Sequenc
         episode = scaled.trajectory or next(iter(scaled.trajectories[-1:]), None)
         if episode is not None:
             _check_film(task, episode)
-        note(key, result_of_scaled(task, scaled, with_tools=setup.plan.uses_tools), None if episode is None else to_json(episode))
+        result = result_of_scaled(task, scaled, with_tools=setup.plan.uses_tools)
+        note(key, result, None if episode is None else to_json(episode))
 
 
 def seed_of_task(seed: int, task: Task) -> int:
@@ -78,7 +79,9 @@ def _check_film(task: Task, trajectory: Trajectory) -> None:
     """Gold seconds belong to the content that they were made for: with another film they would count for nothing."""
     for frame, gold in zip(trajectory.frames[:1], task.evidence[:1], strict=False):
         if frame.video_id != gold.video_id:
-            raise DataError(f"{task.video}: not the film that task {task.id} is about; make the world again in another folder")
+            raise DataError(
+                f"{task.video}: not the film that task {task.id} is about; make the world again in another folder"
+            )
 
 
 def shares(jobs: Sequence[Job], workers: int) -> list[list[Job]]:
@@ -133,7 +136,9 @@ def _run_processes(setups: Mapping[str, Setup], jobs: Sequence[Job], workers: in
         except Empty:
             dead = [p for p in processes if p.exitcode not in (None, 0)]
             if dead:
-                raise DataError(f"a worker died (exit code {dead[0].exitcode}); run the same command again to go on") from None
+                raise DataError(
+                    f"a worker died (exit code {dead[0].exitcode}); run the same command again to go on"
+                ) from None
             continue
         if word == "result":
             note(*said)

@@ -50,6 +50,7 @@ def test_a_wheel_holds_what_the_tree_holds(tmp_path: Path) -> None:
         if folder != ROOT:
             kinds = (".py", ".css", ".js", ".html", ".jinja")
             wanted |= {f"playhead/{f.relative_to(ROOT).as_posix()}" for f in folder.iterdir() if f.suffix in kinds}
+    wanted |= {f"playhead/{f.relative_to(ROOT).as_posix()}" for f in (ROOT / "train" / "accelerate").iterdir()}
     models = ROOT / "models" / "embedded"
     wanted |= {f"playhead/{f.relative_to(ROOT).as_posix()}" for f in models.rglob("*") if f.is_file()}
     assert held == wanted

@@ -19,11 +19,12 @@ import base64
 import inspect
 import io
 import json
+import random
 import re
 import time
 import typing
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
@@ -70,6 +71,8 @@ class ToolContext:
     """Frames are decoded at most this many pixels on their longer side: more than a Video-LMM looks at is waste."""
     notebook: TextMemory | None = None
     """What is kept across questions about a video; None where every question starts with an empty head."""
+    shuffled: bool = False
+    """Frames that are shown together change places, under the times that they were asked for."""
 
     @property
     def subtitles(self) -> Subtitles:
@@ -95,15 +98,27 @@ class ToolContext:
         return clip.clamp(0.0, self.video.readable_s)
 
     def frames_at(self, times_s: Sequence[float]) -> list[Frame]:
-        """The frames shown at these times, put into the store."""
-        size = frame_size(self.video, self.max_side)
-        return [self.store.put(self.video.id, frame) for frame in self.video.frames_at(times_s, size)]
+        """The frames shown at these times, put into the store; those that were asked for before are not decoded again."""
+        video, size = self.video, frame_size(self.video, self.max_side)
+
+        def decode(places: list[int]) -> list[Frame]:
+            return [self.store.put(video.id, f) for f in video.frames_at([times_s[i] for i in places], size)]
+
+        frames = self.store.shown.frames([(video.id, video.decoder, t, size) for t in times_s], decode)
+        return shuffled(frames) if self.shuffled else frames
 
 
 def frame_size(video: Video, max_side: int) -> tuple[int, int] | None:
     """(width, height) to decode at so that the longer side is at most `max_side`; None for the video's own size."""
     scale = max_side / max(video.width, video.height)
     return None if scale >= 1 else (max(1, round(video.width * scale)), max(1, round(video.height * scale)))
+
+
+def shuffled(frames: Sequence[Frame]) -> list[Frame]:
+    """The same times with each other's pictures, by an order that follows from the frames alone."""
+    places = list(range(len(frames)))
+    random.Random(",".join(f.sha256 for f in frames)).shuffle(places)
+    return [replace(frames[place], timestamp_s=f.timestamp_s) for f, place in zip(frames, places, strict=True)]
 
 
 class ToolFault(Exception):
@@ -161,7 +176,8 @@ class Tool:
         started = time.perf_counter()
         try:
             arguments = self.parse(call.arguments_json)
-            result = await asyncio.wait_for(self._call(ctx, arguments), self.time_limit_s)
+            async with asyncio.timeout(self.time_limit_s):
+                result = await self._call(ctx, arguments)
         except ToolFault as fault:
             return failed(call, str(fault), time.perf_counter() - started)
         except TimeoutError:

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from ..core.decoders.contract import DecodedFrame
+from ..core.nouns import Frame
 from .contract import ToolContext, ToolFault, ToolResult, check_time, need_frames
 from .format import crop_content
 
@@ -33,10 +34,14 @@ def crop_frame(
     check_time("time_s", time_s, ctx.video)
     _check_box(box)
     need_frames(ctx)
-    (decoded,) = ctx.video.frames_at([time_s], None)
-    cut, sides = cut_out(decoded.pixels, box, ctx.max_side)
-    stored = ctx.store.put(ctx.video.id, DecodedFrame(timestamp_s=decoded.timestamp_s, pixels=cut))
-    frame = replace(stored, box=sides)
+
+    def decode(_: list[int]) -> list[Frame]:
+        (decoded,) = ctx.video.frames_at([time_s], None)
+        cut, sides = cut_out(decoded.pixels, box, ctx.max_side)
+        stored = ctx.store.put(ctx.video.id, DecodedFrame(timestamp_s=decoded.timestamp_s, pixels=cut))
+        return [replace(stored, box=sides)]
+
+    (frame,) = ctx.store.shown.frames([(ctx.video.id, ctx.video.decoder, time_s, ctx.max_side, *box)], decode)
     return ToolResult(content=crop_content(frame), clips=(ctx.looked_at(frame, 1.0),))
 
 

@@ -8,7 +8,10 @@
     practice     the language model on those, with real frames, and on dreams train.embedded.language
     publish      the checkpoint as it ships                                   train.embedded.publish
 
-    python -m playhead.train [--work runs/model] [--only STAGE] [--device auto] [--smoke]
+    python -m playhead.train [--work runs/model] [--edition plain] [--only STAGE] [--device auto] [--smoke]
+
+Editions: "plain" knows the first seven kinds of questions; "rich" all ten, with `search_subtitles` and `crop_frame`, and takes
+longer. Each wants a --work of its own. The rich one has not been trained as a whole yet.
 
 Two cores need some hours; perception and clip can run beside dreams (start the stages by hand with --only).
 The trainers run on a GPU when PyTorch finds one (--device); that path has not been run yet, only written. Saved states are
@@ -22,8 +25,24 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from ..world.questions import ALL_KINDS, KINDS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Edition:
+    """What the model is to know."""
+
+    kinds: tuple[str, ...]
+    rich_reels: float = 0.0
+    """Share of the vision tower's and of the OpenCLIP model's frames that are of rich films."""
+    longer: float = 1.0
+    """How many times longer than the plain edition its stages take."""
+
+
+EDITIONS = {"plain": Edition(kinds=KINDS), "rich": Edition(kinds=ALL_KINDS, rich_reels=0.35, longer=1.4)}
 FILMS, FILM_MINUTES, FILM_SEED, DRAWS = 100, (7.0, 8.0, 9.0), 2_000_000, 3
 LEAN = {
     "OMP_NUM_THREADS": "1",
@@ -35,37 +54,42 @@ LEAN = {
 """Bounds what the allocator and oneDNN keep for batches of ever new shapes: a process grew past 7 GB without it."""
 
 
-def perception(work: Path, smoke: bool, device: str) -> None:
+def perception(work: Path, smoke: bool, device: str, edition: Edition) -> None:
     from .embedded.perception import main
 
-    main(["--out", str(work / "perception"), "--minutes", "36", "--device", device, *(["--smoke"] if smoke else [])])
+    main([*_eyes(work / "perception", 36, device, edition), *(["--smoke"] if smoke else [])])
 
 
-def clip(work: Path, smoke: bool, device: str) -> None:
+def clip(work: Path, smoke: bool, device: str, edition: Edition) -> None:
     from .embedded.clip import main
 
-    main(["--out", str(work / "openclip"), "--minutes", "16", "--device", device, *(["--smoke"] if smoke else [])])
+    main([*_eyes(work / "openclip", 16, device, edition), *(["--smoke"] if smoke else [])])
 
 
-def dreams(work: Path, smoke: bool, device: str) -> None:
-    from ..world.questions import KINDS
+def _eyes(out: Path, minutes: float, device: str, edition: Edition) -> list[str]:
+    minutes, rich = minutes * edition.longer, edition.rich_reels
+    return ["--out", str(out), "--minutes", f"{minutes:g}", "--rich", f"{rich:g}", "--device", device]
+
+
+def dreams(work: Path, smoke: bool, device: str, edition: Edition) -> None:
     from .embedded.corpus import corpus
     from .embedded.model import write_untrained
 
     start = work / "untrained"
     if not (start / "config.json").exists():
-        write_untrained(start, work / "perception", corpus(10 if smoke else 300, KINDS))
-    where = ["--init", str(start), "--out", str(work / "dreams"), "--device", device]
-    _language([*where, "--steps", "2" if smoke else "900"], device)
+        write_untrained(start, work / "perception", corpus(10 if smoke else 300, edition.kinds))
+    where = ["--init", str(start), "--out", str(work / "dreams"), "--device", device, "--kinds", ",".join(edition.kinds)]
+    _language([*where, "--steps", "2" if smoke else f"{900 * edition.longer:.0f}"], device)
 
 
-def films(work: Path, smoke: bool, device: str) -> None:
+def films(work: Path, smoke: bool, device: str, edition: Edition) -> None:
     from ..world.make import make_world
 
-    make_world(work / "films", 1 if smoke else FILMS, (5.0,) if smoke else FILM_MINUTES, FILM_SEED, draws=DRAWS)
+    videos, minutes = (1, (5.0,)) if smoke else (FILMS, FILM_MINUTES)
+    make_world(work / "films", videos, minutes, FILM_SEED, draws=DRAWS, kinds=edition.kinds)
 
 
-def oracle(work: Path, smoke: bool, device: str) -> None:
+def oracle(work: Path, smoke: bool, device: str, edition: Edition) -> None:
     import asyncio
 
     from ..core.tasks import read_tasks
@@ -86,16 +110,19 @@ def oracle(work: Path, smoke: bool, device: str) -> None:
         print(f"the first episode that failed: {done.first_error}", flush=True)
 
 
-def practice(work: Path, smoke: bool, device: str) -> None:
+def practice(work: Path, smoke: bool, device: str, edition: Edition) -> None:
     where = ["--init", str(work / "dreams" / "checkpoint"), "--out", str(work / "practice"), "--device", device]
     how = ["--trajectories", str(work / "oracle"), "--dreams", "0.4", "--lr", "2.5e-3", "--adam-lr", "1.5e-3"]
-    _language([*where, *how, "--seed", "1500000", "--steps", "2" if smoke else "500"], device)
+    how += ["--kinds", ",".join(edition.kinds), "--seed", "1500000"]
+    _language([*where, *how, "--steps", "2" if smoke else f"{500 * edition.longer:.0f}"], device)
 
 
-def publish(work: Path, smoke: bool, device: str) -> None:
+def publish(work: Path, smoke: bool, device: str, edition: Edition) -> None:
+    from .embedded.dream import profile_of
     from .embedded.publish import publish as write
 
-    write(work / "practice" / "checkpoint", work / "openclip", work / "embedded" if smoke else None)
+    out = work / "embedded" if smoke else None
+    write(work / "practice" / "checkpoint", work / "openclip", out, profile_of(edition.kinds))
 
 
 def _language(args: Sequence[str], device: str) -> None:
@@ -108,7 +135,7 @@ def _language(args: Sequence[str], device: str) -> None:
     subprocess.run([sys.executable, *how, "-m", "playhead.train.embedded.language", *args], env=os.environ | LEAN, check=True)
 
 
-STAGES: dict[str, Callable[[Path, bool, str], None]] = {
+STAGES: dict[str, Callable[[Path, bool, str, Edition], None]] = {
     stage.__name__: stage for stage in (perception, clip, dreams, films, oracle, practice, publish)
 }
 
@@ -121,10 +148,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", choices=STAGES, action="append", help="run this stage (may be given again)")
     parser.add_argument("--smoke", action="store_true", help="a few steps of everything, to see that it runs")
     parser.add_argument("--device", default="auto", help="of the trainers: cpu, cuda; auto: cuda if there is one")
+    parser.add_argument("--edition", choices=EDITIONS, default="plain", help="plain: seven kinds of questions; rich: all ten")
     args = parser.parse_args(argv)
     for name in args.only or STAGES:
         print(f"== {name}", flush=True)
-        STAGES[name](args.work, args.smoke, args.device)
+        STAGES[name](args.work, args.smoke, args.device, EDITIONS[args.edition])
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ once, and while one episode waits for a tool the others sample.
 
 Invariants:
 - a rollout's random numbers follow from (seed, task, number) alone, so a run that is repeated or resumed plays the
-same ones; - every rollout ends, in a trajectory or in a `Failure`: what raises, hangs or is not token-exact is left
-out of its group,
-  and counted; nothing of it reaches its neighbours;
+  same ones;
+- every rollout ends, in a trajectory or in a `Failure`: what raises, hangs or is not token-exact is left out of its
+  group, and counted; nothing of it reaches its neighbours;
 - a policy that cannot say which tokens it sampled is refused before anything runs.
 """
 
@@ -22,6 +22,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from ..agent.manner import Manner
 from ..agent.video_agent import VideoAgent
 from ..core.errors import ModelError
 from ..core.nouns import Task
@@ -77,6 +78,7 @@ async def rollout_groups(
     seed: int,
     limit_s: float = LIMIT_S,
     at_once: int = AT_ONCE,
+    shuffled: bool = False,
 ) -> list[Group]:
     """`group_size` episodes of every task, one group a task, in their order.
 
@@ -85,6 +87,7 @@ async def rollout_groups(
         seed: of this round of rollouts.
         limit_s: seconds that one rollout may take from its start; what takes longer is a failure.
         at_once: rollouts under way at once; those of a group start together.
+        shuffled: frames that are shown together come in a wrong order (for T-GRPO's contrast, not to be trained on).
 
     Raises:
         ModelError: the policy is not exact.
@@ -96,16 +99,19 @@ async def rollout_groups(
             f"group_size and at_once must be 1 or more, limit_s positive; got {group_size}, {at_once}, {limit_s}"
         )
     places = asyncio.Semaphore(at_once)
+    how: dict[str, Any] = {"manner": Manner(shuffled=True)} if shuffled else {}
 
     async def one(task: Task, number: int) -> Trajectory | Failure:
         async with places:
-            return await _play(agent, task, seed, number, limit_s)
+            return await _play(agent, task, seed, number, limit_s, how)
 
     played = await asyncio.gather(*(one(task, number) for task in tasks for number in range(group_size)))
     return [_group(task, played[i * group_size : (i + 1) * group_size]) for i, task in enumerate(tasks)]
 
 
-async def _play(agent: VideoAgent, task: Task, seed: int, number: int, limit_s: float) -> Trajectory | Failure:
+async def _play(
+    agent: VideoAgent, task: Task, seed: int, number: int, limit_s: float, how: dict[str, Any]
+) -> Trajectory | Failure:
     own = rollout_seed(seed, task.id, number)
     rollout_id = f"{task.id}-{number}-{own:08x}"
 
@@ -114,7 +120,7 @@ async def _play(agent: VideoAgent, task: Task, seed: int, number: int, limit_s: 
 
     try:
         done = await asyncio.wait_for(
-            agent.arun(task, seed=own, run_id=rollout_id, group_id=f"{task.id}-{seed}"), limit_s
+            agent.arun(task, seed=own, run_id=rollout_id, group_id=f"{task.id}-{seed}", **how), limit_s
         )
     except TimeoutError:
         return failed(f"no end after {limit_s:.0f} s")

@@ -69,6 +69,20 @@ def make_tasks(
     return [_task(cast, kind, drafts[kind], video, video_id, draw) for kind in ALL_KINDS if kind in kinds and kind in drafts]
 
 
+def parse_kinds(text: str) -> tuple[str, ...]:
+    """Kinds as they are written on a command line: "seven", "all" (ten), or names separated by commas.
+
+    Raises:
+        ValueError: an unknown name, or none at all.
+    """
+    named = tuple(kind.strip() for kind in text.split(",") if kind.strip())
+    kinds = {"seven": KINDS, "all": ALL_KINDS}.get(text.strip(), named)
+    if not kinds:
+        raise ValueError(f"no kinds of questions in {text!r}; write seven, all, or some of {', '.join(ALL_KINDS)}")
+    check_kinds(kinds)
+    return kinds
+
+
 def check_kinds(kinds: Sequence[str]) -> None:
     """Raises ValueError for a kind that is not of this world."""
     for kind in kinds:

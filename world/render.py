@@ -30,10 +30,14 @@ SHOT_S = 60.0
 WAVES = 4
 BLOBS = 3
 NOISE_FIELDS = 4
-SMALL_DOTS = 128
+SMALL_DOTS = 192
 """A dot of a small digit is one of so many of the frame's width."""
 SMALL_SIDE = 12
 """Width of the square that holds a small digit's plate, in dots."""
+SMALL_GREY, SMALL_CONTRAST, VANISHING = 124.0, 200.0, 0.65
+"""Grey levels of a small digit, and the width in dots of the blur that is taken from it: strokes with a bright core and edges
+as dark as it is bright. Such letters vanish where they cannot be resolved (B. Howland, A. Ginsburg, F. Campbell 1978,
+"High-pass spatial frequency letters as clinical optotypes"). Of white on black, averages over a few pixels would still tell."""
 FILL = 0.48
 """Half the drawn width of an object as a share of its size, so that a size of 0.5 at the edge stays in the frame."""
 
@@ -193,8 +197,19 @@ def _draw_small(frame: np.ndarray, event: Event, t_s: float) -> None:
     x, y = event.position(t_s)
     left, top = round(x * size - side / 2), round(y * size - side / 2)
     under = frame[top : top + side, left : left + side].astype(np.float64)
-    drawn = under * (1 - plate) + plate * (ink * 250.0 + (1 - ink) * 8.0)
+    drawn = under * (1 - plate) + plate * (SMALL_GREY + SMALL_CONTRAST * _vanishing(ink, VANISHING * cell))
     frame[top : top + side, left : left + side] = np.rint(drawn).astype(np.uint8)
+
+
+def _vanishing(ink: np.ndarray, sigma: float) -> np.ndarray:
+    """What a Gaussian blur takes from `ink` (side, side, 1), twice over: fine detail, with a mean of 0 over anything larger."""
+    reach = np.arange(len(ink))
+    blur = np.exp(-((reach[:, None] - reach) ** 2) / (2 * sigma**2))
+    blur /= blur[len(ink) // 2].sum()
+    fine = ink[..., 0]
+    for _ in range(2):
+        fine = fine - blur @ fine @ blur
+    return fine[..., None]
 
 
 @lru_cache(maxsize=1024)

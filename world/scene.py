@@ -21,11 +21,12 @@ BINS = 5
 NEAR, FAR = 0.24, 0.76
 """Centres of objects stay in this range of the frame, so that an object is always seen whole."""
 FILM_SIZE = 192
-RICH_SIZE = 256
-"""Width and height of a rich film: of a quarter of it, 64 pixels are left for a model that sees frames at 64 pixels."""
+RICH_SIZE = 384
+"""Width and height of a rich film: of a sixth of it, 64 pixels are left for a model that sees frames at 64 pixels."""
 FILM_FPS = 8
-CROP = 0.25
-"""Width of the part of the frame in which a small digit is as large as a digit is in the whole frame."""
+CROP = 0.17
+"""Width of the part of the frame in which a small digit is as large as a digit is in the whole frame. It is just wide enough to
+hold the digit whole around the middle of the column and row in which the object's centre lies."""
 PLACES = ("top left", "top right", "bottom left", "bottom right")
 
 
@@ -48,7 +49,7 @@ class Event:
     size: float = 0.46
     digit: int | None = None
     small_digit: int | None = None
-    """On a plate a twentieth as wide as the frame: read in a crop only. An object has one kind of digit at most."""
+    """On a plate a thirtieth as wide as the frame: read in a crop only. An object has one kind of digit at most."""
 
     @property
     def name(self) -> str:

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -29,6 +29,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ...core.errors import ModelError
 from .cache import LayerShape, Node
+
+if TYPE_CHECKING:
+    from .tails import Tails
 
 PREFIX = "playhead_"
 _MATH_SCORES = 1 << 24
@@ -64,16 +67,28 @@ class Plan:
 
     def __init__(self, segments: Sequence[Segment], device: torch.device) -> None:
         self.segments = segments
+        self._device = device
         self.chunks = [s for s in segments if s.tokens > 1]
         self.pieces = list(_past_pieces(segments, device))
-        parts = [s.rows for s in self.chunks] + [p.rows for p in self.pieces]
-        # The only part holds the only segment's rows, or those of several that stand side by side: nothing to join.
-        self.joined = len(parts) > 1
-        if self.joined:
-            self.rows = torch.tensor([row for part in parts for row in part], device=device)
         self._growing = [p for p in self.pieces if p.end > p.node.length]
+        self.tails: Tails | None = None
+        self._set_parts([s.rows for s in self.chunks] + [p.rows for p in self.pieces])
         self.layers = 0
         self.seen: dict[int, LayerShape] | None = None
+
+    def set_apart(self, tails: Tails, pieces: Sequence[Piece]) -> None:
+        """`tails` takes the new tokens, and holds all that the segments see besides `pieces`."""
+        self.tails, self.pieces, self._growing = tails, list(pieces), []
+        self._set_parts([range(len(self.segments)), *(p.rows for p in self.pieces)])
+
+    def _set_parts(self, parts: Sequence[Sequence[int]]) -> None:
+        # The only part holds the only segment's rows, or those of several that stand side by side: nothing to join.
+        self.joined = len(parts) > 1
+        self.width = sum(s.tokens for s in self.segments)
+        self.aligned = all(len(part) == self.width for part in parts)
+        """Every part is of all rows, in their order."""
+        if self.joined and not self.aligned:
+            self.rows = torch.tensor([row for part in parts for row in part], device=self._device)
 
     def check(self) -> None:
         """After a pass. Raises: ModelError: the model did not attend by this plan (somebody gave it another attention
@@ -86,6 +101,8 @@ class Plan:
         """The same segments, one token each, one token later."""
         for piece in self._growing:
             piece.end += 1
+        if self.tails is not None:
+            self.tails.advance()
 
 
 def _past_pieces(segments: Sequence[Segment], device: torch.device) -> Iterator[Piece]:
@@ -182,11 +199,17 @@ def packed_attention(
     if plan.seen is not None:
         plan.seen[layer] = LayerShape(k_HND.shape[0], k_HND.shape[2], k_HND.dtype, k_HND.device)
         return query.transpose(1, 2), None
-    both_2HND = torch.stack((k_HND, v_HND))
-    for s in plan.segments:
-        s.node.write(layer, s.node.length, both_2HND[:, :, s.row : s.row + s.tokens])
     scale = q_HND.shape[-1] ** -0.5 if scaling is None else scaling
-    outs, sums = [], []
+    outs: list[torch.Tensor] = []
+    sums: list[torch.Tensor] = []
+    if plan.tails is not None:
+        out, lse = plan.tails.attend(layer, q_HND, k_HND, v_HND, scale)
+        outs.append(out)
+        sums.append(lse)
+    else:
+        both_2HND = torch.stack((k_HND, v_HND))
+        for s in plan.segments:
+            s.node.write(layer, s.node.length, both_2HND[:, :, s.row : s.row + s.tokens])
     for s in plan.chunks:
         rows = slice(s.row, s.row + s.tokens)
         out, lse = attend(q_HND[:, rows], k_HND[:, rows], v_HND[:, rows], scale, causal=True)
@@ -198,11 +221,20 @@ def packed_attention(
         out, lse = attend(q_HND[:, rows], keys_HTD, values_HTD, scale, causal=False)
         outs.append(out)
         sums.append(lse)
-    out_HND = _join(outs, sums, plan.rows.to(q_HND.device), q_HND.shape[1]) if plan.joined else outs[0]
-    return out_HND.transpose(0, 1).unsqueeze(0).contiguous(), None
+    return joined(plan, outs, sums).transpose(0, 1).unsqueeze(0).contiguous(), None
 
 
-def _join(outs: list[torch.Tensor], sums: list[torch.Tensor], rows: torch.Tensor, n: int) -> torch.Tensor:
+def joined(plan: Plan, outs: list[torch.Tensor], sums: list[torch.Tensor]) -> torch.Tensor:
+    """(H, N, D) from what each part gave: outputs (H, R, D) and log-sum-exps (H, R)."""
+    if not plan.joined:
+        return outs[0]
+    if plan.aligned:
+        weight_PHN1 = torch.stack(sums).softmax(0).unsqueeze(-1)
+        return (torch.stack(outs).float() * weight_PHN1).sum(0).to(outs[0].dtype)
+    return _by_rows(outs, sums, plan.rows.to(outs[0].device), plan.width)
+
+
+def _by_rows(outs: list[torch.Tensor], sums: list[torch.Tensor], rows: torch.Tensor, n: int) -> torch.Tensor:
     """(H, N, D) from parts (H, R, D) with log-sum-exps (H, R), `rows` saying which row each is of."""
     out_HRD, lse_HR = torch.cat(outs, dim=1), torch.cat(sums, dim=1)
     heads = lse_HR.shape[0]
@@ -246,6 +278,21 @@ def _kernel(
             out = aten._scaled_dot_product_flash_attention(q, k, v, 0.0, causal, False, scale=scale)
             return out[0], out[1][..., : q.shape[2]]
     return _plain(q, k, v, scale, causal)
+
+
+def masked_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, mask: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention of a batch, and its log-sum-exps: q (B, H, R, D), k and v (B, H, T, D), what `mask` (B, 1, 1, T) adds to the
+    scores."""
+    if q.device.type == "cpu" and q.shape[-1] == v.shape[-1]:
+        attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        return attention(q, k, v, 0.0, False, attn_mask=mask, scale=scale)
+    scores = torch.matmul(q, k.transpose(-1, -2)).float() * scale
+    if mask is not None:
+        scores = scores + mask
+    lse = scores.logsumexp(-1)
+    return torch.matmul((scores - lse.unsqueeze(-1)).exp().to(v.dtype), v), lse
 
 
 def _plain(

@@ -84,7 +84,7 @@ class PrefixTree:
     """
 
     def __init__(self, shapes: Sequence[LayerShape], max_bytes: int) -> None:
-        self._shapes = tuple(shapes)
+        self.shapes = tuple(shapes)
         self.token_bytes = sum(s.token_bytes for s in shapes)
         self.max_bytes = max_bytes
         self.nbytes = 0
@@ -142,7 +142,7 @@ class PrefixTree:
         capacity = self._capacity(node, tokens)
         if capacity == node.capacity:
             return
-        grown = [shape.buffer(capacity) for shape in self._shapes]
+        grown = [shape.buffer(capacity) for shape in self.shapes]
         for old, new in zip(node.layers, grown, strict=False):
             new[:, :, : node.length] = old[:, :, : node.length]
         keys = np.empty(capacity, dtype=np.int64)

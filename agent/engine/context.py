@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,14 +25,23 @@ def placeholder_runs(
 
     Raises: ModelError: placeholders and frames disagree in number or length.
     """
-    at = np.flatnonzero(np.asarray(ids) == renderer.image_token_id)
-    counts = [renderer.frame_tokens(f) for f in frames]
-    ends = np.cumsum(counts, dtype=np.int64)
-    fits = sum(counts) == len(at)
-    runs = [(int(at[e - n]), int(at[e - 1]) + 1) for n, e in zip(counts, ends, strict=True)] if fits else []
-    if not fits or [b - a for a, b in runs] != [renderer.frame_span(f) for f in frames]:
+    return _runs(np.flatnonzero(np.asarray(ids) == renderer.image_token_id), frames, renderer)[0]
+
+
+def _runs(
+    at: np.ndarray, frames: Sequence[Frame], renderer: ChatRenderer
+) -> tuple[list[tuple[int, int]], np.ndarray]:
+    """(`placeholder_runs`, how many placeholders each frame has), `at` being where the placeholders are."""
+    # Tokens follow from size, and a conversation shows a hundred frames of one or two sizes.
+    sizes = {(f.width, f.height): f for f in frames}
+    said = {size: (renderer.frame_tokens(f), renderer.frame_span(f)) for size, f in sizes.items()}
+    counts_F, spans_F = np.array([said[f.width, f.height] for f in frames], dtype=np.int64).reshape(-1, 2).T
+    ends_F = counts_F.cumsum()
+    fits = counts_F.sum() == len(at)
+    starts, stops = (at[ends_F - counts_F], at[ends_F - 1] + 1) if fits else (ends_F, ends_F)
+    if not fits or (stops - starts != spans_F).any():
         raise ModelError(f"{len(at)} image placeholders do not fit the request's {len(frames)} frames")
-    return runs
+    return list(zip(starts.tolist(), stops.tolist(), strict=True)), counts_F
 
 
 class Context:
@@ -49,15 +59,16 @@ class Context:
     ) -> None:
         self.frames = tuple(frames)
         self.ids_T = np.array(ids, dtype=np.int64)
-        runs = placeholder_runs(self.ids_T, frames, renderer)
+        self._at = np.flatnonzero(self.ids_T == renderer.image_token_id)
+        runs, counts_F = _runs(self._at, frames, renderer)
         self.positions_AT = family.positions(len(ids), runs, frames)
         self.next_position = int(self.positions_AT.max(initial=-1)) + 1
-        self._at = np.flatnonzero(self.ids_T == renderer.image_token_id)
-        self._bounds = [0, *np.cumsum([renderer.frame_tokens(f) for f in frames], dtype=np.int64).tolist()]
+        ends_F = counts_F.cumsum()
+        self._bounds = [0, *ends_F.tolist()]
         self.keys_T = self.ids_T.copy()
-        for i, frame in enumerate(frames):
-            where = self._at[self._bounds[i] : self._bounds[i + 1]]
-            self.keys_T[where] = -1 - (_content(frame) + np.arange(len(where), dtype=np.int64))
+        # Its place in its frame: how many placeholders there were before, less those of earlier frames.
+        first_F = np.array([_content(f.sha256, f.width, f.height) for f in frames], dtype=np.int64) - (ends_F - counts_F)
+        self.keys_T[self._at] = -1 - (np.repeat(first_F, counts_F) + np.arange(len(self._at)))
 
     def __len__(self) -> int:
         return len(self.ids_T)
@@ -75,6 +86,7 @@ class Context:
         ]
 
 
-def _content(frame: Frame) -> int:
-    text = f"{frame.sha256} {frame.width} {frame.height}"
+@lru_cache(maxsize=4096)
+def _content(sha256: str, width: int, height: int) -> int:
+    text = f"{sha256} {width} {height}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 2

@@ -34,7 +34,7 @@ from .cache import GROW_TOKENS, Node, PrefixTree, common_prefix
 from .context import Context
 from .features import give_features
 from .job import Job
-from .sample import draw
+from .sample import Rows
 from .steady import Steady
 from .step import Stepper, Take
 from .vision import VisionCache
@@ -109,9 +109,13 @@ class Engine:
         """Requests that have not ended."""
         return len(self._inbox) + len(self._waiting) + len(self._running)
 
-    def weights_changed(self) -> None:
+    def weights_changed(self, *, vision: bool = True) -> None:
         """Drop everything computed with the old weights. Requests under way begin again, so that a completion is of one
-        version; `policy_version` says which."""
+        version; `policy_version` says which.
+
+        Args:
+            vision: the vision tower changed too; else the features of frames are kept.
+        """
         with self._arrived:
             self._pausing += 1
             self._stir = True
@@ -122,7 +126,7 @@ class Engine:
             for job in self._waiting:
                 job.restart()
                 job.features.clear()
-            self._forget_all()
+            self._forget_all(vision=vision)
         with self._arrived:
             self._pausing -= 1
             self._arrived.notify()
@@ -304,34 +308,39 @@ class Engine:
             assert job.node is not None
             self.tree.append(job.node, job.keys(job.done, job.done + take.tokens))
         if logits_CV is not None:
-            self._sample(complete, logits_CV)
+            self._sample(complete, self._rows(complete), logits_CV)
 
     def _decode_on(self) -> None:
         """Decode until somebody comes, goes or runs out of time or room: until then no pass differs from the last."""
+        assert self.tree is not None
+        if self._waiting:  # for what the pass before this one computed, perhaps
+            self._admit()
         jobs = list(self._running)
         if self._stir or self._ended or not jobs or any(not j.sampled or j.length - j.done > 1 for j in jobs):
             return
         for job in jobs:
             job.features.clear()
         until = min(job.deadline for job in (*jobs, *self._waiting))
-        steady = Steady(self._family, jobs)
+        steady, rows = Steady(self._family, jobs, self.tree), self._rows(jobs)
         with steady.going():
-            for _ in range(steady.room):
+            for positions_A1B in steady.positions:
                 if self._stir or self._ended or time.monotonic() > until:
                     return
                 try:
-                    logits_BV = steady.run()
+                    logits_BV = steady.run(positions_A1B)
                 except Exception:  # the next pass is an ordinary one, which finds out whose fault it is
                     return
                 self.passes += 1
                 steady.commit()
-                steady.tokens_B = self._sample(jobs, logits_BV)
+                steady.tokens_B = self._sample(jobs, rows, logits_BV)
 
-    def _sample(self, jobs: Sequence[Job], logits_CV: torch.Tensor) -> torch.Tensor:
+    def _rows(self, jobs: Sequence[Job]) -> Rows:
+        return Rows([job.request.sampling for job in jobs], [job.numbers for job in jobs], self._suppressed)
+
+    def _sample(self, jobs: Sequence[Job], rows: Rows, logits_CV: torch.Tensor) -> torch.Tensor:
         """The next token (C,) of each."""
-        samplings = [job.request.sampling for job in jobs]
-        tokens_C, logprobs_C = draw(logits_CV, samplings, [job.numbers for job in jobs], self._suppressed)
-        for job, token, logprob in zip(jobs, tokens_C.tolist(), logprobs_C.tolist(), strict=True):
+        drawn = rows.draw(logits_CV)
+        for job, token, logprob in zip(jobs, drawn.tokens, drawn.logprobs, strict=True):
             if not math.isfinite(logprob):
                 self._fail(job, ModelError("the model gave no finite logit"))
                 continue
@@ -341,7 +350,7 @@ class Engine:
                 self._end(job, FinishReason.STOP)
             elif len(job.sampled) >= job.request.sampling.max_tokens:
                 self._end(job, FinishReason.LENGTH)
-        return tokens_C
+        return drawn.tokens_B
 
     # Leaving.
 
@@ -379,8 +388,9 @@ class Engine:
         if node is not None:
             node.used = 0
 
-    def _forget_all(self) -> None:
+    def _forget_all(self, *, vision: bool = True) -> None:
         if self.tree is not None:
             self.tree.clear()
         self._tails.clear()
-        self.vision.clear()
+        if vision:
+            self.vision.clear()

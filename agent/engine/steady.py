@@ -13,7 +13,12 @@ import torch
 
 from ..families.contract import ModelFamily
 from .attention import NoCache, Plan, Segment, attending
+from .cache import PrefixTree
 from .job import Job
+from .tails import Tails
+
+MOST_PASSES = 256
+"""For so many passes positions are made at once."""
 
 
 class Steady:
@@ -23,38 +28,47 @@ class Steady:
 
     Attributes:
         tokens_B: what the next pass computes: the last sampled token of each.
-        room: so many passes fit.
+        positions: of every pass, (A, 1, B); so many passes fit.
     """
 
-    def __init__(self, family: ModelFamily, jobs: Sequence[Job]) -> None:
-        self._family, self._jobs, self._cache = family, jobs, NoCache()
+    def __init__(self, family: ModelFamily, jobs: Sequence[Job], tree: PrefixTree) -> None:
+        self._family, self._jobs, self._tree, self._cache = family, jobs, tree, NoCache()
         self._nodes = [job.node for job in jobs if job.node is not None]
         self._plan = Plan([Segment(node, row, 1) for row, node in enumerate(self._nodes)], family.device)
         at = torch.tensor([job.prompt.next_position + len(job.sampled) - 1 for job in jobs], device=family.device)
-        self._positions_A1B = at.expand(family.axes, 1, -1).clone()
         self.tokens_B = torch.tensor([job.sampled[-1] for job in jobs], device=family.device)
-        self.room = min(node.capacity - node.length for node in self._nodes)
+        room = min(node.capacity - node.length for node in self._nodes)
+        # The first to reach its limit ends this.
+        left = min(job.request.sampling.max_tokens - len(job.sampled) for job in jobs)
+        passes = min(room, left, MOST_PASSES)
+        self._tails = Tails.of(self._plan, tree, passes)
+        steps = torch.arange(passes, device=family.device)
+        self.positions = (at + steps.unsqueeze(1)).unsqueeze(1).unsqueeze(1).expand(-1, family.axes, -1, -1).unbind()
 
     @contextmanager
     def going(self) -> Iterator[None]:
         """Passes happen inside; afterwards the nodes know which tokens they hold."""
         began = [(node.length, len(job.sampled) - 1) for job, node in zip(self._jobs, self._nodes, strict=True)]
+        lent = 0 if self._tails is None else self._tails.nbytes
+        self._tree.nbytes += lent
         try:
             with attending(self._plan):
                 yield
         finally:
+            self._tree.nbytes -= lent
+            if self._tails is not None:
+                self._tails.put_back([length for length, _ in began])
             for job, node, (length, first) in zip(self._jobs, self._nodes, began, strict=True):
                 node.keys[length : node.length] = job.sampled[first : first + node.length - length]
 
-    def run(self) -> torch.Tensor:
+    def run(self, positions_A1B: torch.Tensor) -> torch.Tensor:
         """Logits (B, V) behind the last token of each. Nothing counts before `commit`."""
-        hidden_1BD = self._family.hidden(self.tokens_B.view(1, -1), self._positions_A1B, self._cache)
+        hidden_1BD = self._family.hidden(self.tokens_B.unsqueeze(0), positions_A1B, self._cache)
         self._plan.check()
-        return self._family.logits(hidden_1BD.view(-1, hidden_1BD.shape[2]))
+        return self._family.logits(hidden_1BD[0])
 
     def commit(self) -> None:
         """The pass went well: its tokens are cached."""
         for node in self._nodes:
             node.length += 1
         self._plan.advance()
-        self._positions_A1B += 1

@@ -26,7 +26,9 @@ class Qwen25VL(Adapter):
         self._merge = int(model.config.vision_config.spatial_merge_size)
 
     def positions(self, length: int, runs: Sequence[tuple[int, int]], frames: Sequence[Frame]) -> np.ndarray:
-        return rope_positions(length, runs, self.renderer.image_grids(frames), self._merge)
+        sizes = {(f.width, f.height): f for f in frames}  # a hundred frames, one or two sizes
+        grids = dict(zip(sizes, self.renderer.image_grids(list(sizes.values())), strict=True))
+        return rope_positions(length, runs, [grids[f.width, f.height] for f in frames], self._merge)
 
     def encode(self, frames: Sequence[Frame], store: PixelSource) -> list[FrameFeatures]:
         pixels, grids = self.renderer.pixel_inputs(frames, store)
@@ -52,16 +54,19 @@ def rope_positions(
 ) -> np.ndarray:
     """M-RoPE positions (3, length) int64: text counts on; a frame of R x C merged tokens has one time, its rows and
     columns, and moves the count by max(R, C). Same as the models' `get_rope_index` for one row of images."""
-    positions = np.empty((3, length), dtype=np.int64)
-    at = current = 0
-    for (start, end), (_, rows, columns) in zip(runs, grids, strict=True):
-        positions[:, at:start] = np.arange(current, current + start - at)
-        current += start - at
-        r, c = rows // merge, columns // merge
-        positions[0, start:end] = current
-        positions[1, start:end] = current + np.repeat(np.arange(r), c)
-        positions[2, start:end] = current + np.tile(np.arange(c), r)
-        current += max(r, c)
-        at = end
-    positions[:, at:] = np.arange(current, current + length - at)
+    if not runs:
+        return np.arange(length, dtype=np.int64)[None].repeat(3, 0)
+    # No loop over frames: a long conversation has a hundred, and every turn comes through here.
+    starts, ends = np.array(runs, dtype=np.int64).T
+    rows_F, columns_F = np.array(grids, dtype=np.int64).T[1:] // merge
+    sizes_F = ends - starts
+    within = np.arange(sizes_F.sum()) - np.repeat(sizes_F.cumsum() - sizes_F, sizes_F)
+    shown = np.repeat(starts, sizes_F) + within
+    step_T = np.ones(length, dtype=np.int64)
+    step_T[shown] = 0
+    step_T[ends - 1] = np.maximum(rows_F, columns_F)
+    positions = (step_T.cumsum() - step_T)[None].repeat(3, 0)
+    width = np.repeat(columns_F, sizes_F)
+    positions[1, shown] += within // width
+    positions[2, shown] += within % width
     return positions

@@ -89,9 +89,13 @@ class TransformersPolicy:
         """One completion per request, in order. A request that fails gives a completion with `FinishReason.ERROR`."""
         return await self.engine.generate(requests)
 
-    def weights_changed(self) -> None:
-        """Forget everything computed with the old weights; completions carry a new `policy_version`."""
-        self.engine.weights_changed()
+    def weights_changed(self, *, vision: bool = True) -> None:
+        """Forget everything computed with the old weights; completions carry a new `policy_version`.
+
+        Args:
+            vision: the vision tower changed too; else the features of frames are kept.
+        """
+        self.engine.weights_changed(vision=vision)
 
     def forget(self, session: str) -> None:
         """The trajectory is over: its cache is the first to go when room is needed."""

@@ -137,15 +137,19 @@ class ChatRenderer(ABC):
         return self._rendered(text, tuple(f for m in messages for f in m.frames))
 
     def extend(self, completion_ids: Sequence[int], messages: Sequence[Message]) -> Rendered:
-        head = [{"role": "user", "content": _text("u")}, {"role": "assistant", "content": _text(_SENTINEL)}]
-        before = self._apply(head, tools=None, open_turn=False)
-        after = self._apply([*head, *self._messages(messages)], tools=None, open_turn=True)
+        before = self._before
+        after = self._apply([*_HEAD, *self._messages(messages)], tools=None, open_turn=True)
         if not after.startswith(before):
             raise ModelError("the checkpoint's chat template rewrites history, so a conversation cannot be extended")
         closing = before[before.rindex(_SENTINEL) + len(_SENTINEL) :]
         if completion_ids and completion_ids[-1] in self.stop_token_ids:
             closing = closing.removeprefix(self.decode(completion_ids[-1:]))
         return self._rendered(closing + after[len(before) :], tuple(f for m in messages for f in m.frames))
+
+    @cached_property
+    def _before(self) -> str:
+        """What the template writes of a conversation that ends with an assistant's turn."""
+        return self._apply(_HEAD, tools=None, open_turn=False)
 
     def encode(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode(text, add_special_tokens=False))
@@ -237,6 +241,12 @@ def _function(function: dict[str, Any]) -> dict[str, Any]:
 
 def _text(text: str) -> Content:
     return [{"type": "text", "text": text}]
+
+
+_HEAD: list[dict[str, Any]] = [
+    {"role": "user", "content": _text("u")},
+    {"role": "assistant", "content": _text(_SENTINEL)},
+]
 
 
 def _merged(parts: Sequence[Part]) -> list[Part]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +12,18 @@ from hypothesis import strategies as st
 from playhead.core.policy import Sampling
 
 torch = pytest.importorskip("torch")
-from playhead.agent.engine.attention import Plan, Segment, _join, _plain, attend  # noqa: E402
-from playhead.agent.engine.cache import LayerShape, PrefixTree, common_prefix  # noqa: E402
-from playhead.agent.engine.sample import draw  # noqa: E402
+from playhead.agent.engine.attention import (  # noqa: E402
+    Plan,
+    Segment,
+    _plain,
+    attend,
+    attending,
+    joined,
+    packed_attention,
+)
+from playhead.agent.engine.cache import GROW_TOKENS, LayerShape, PrefixTree, common_prefix  # noqa: E402
+from playhead.agent.engine.sample import Rows  # noqa: E402
+from playhead.agent.engine.tails import Tails  # noqa: E402
 
 SHAPE = LayerShape(heads=1, width=2, dtype=torch.float32, device=torch.device("cpu"))
 
@@ -26,6 +36,14 @@ def compute(tree: PrefixTree, node, keys: np.ndarray) -> None:
         values = torch.tensor(new, dtype=torch.float32)[None, None, :, None].expand(2, 1, -1, 2)
         node.write(0, node.length, values)
     tree.append(node, new)
+
+
+def fill(tree: PrefixTree, node, keys: np.ndarray) -> None:
+    """Anything as keys and values of a node's own tokens."""
+    tree.reserve(node, len(keys))
+    for buffer in node.layers:
+        buffer.normal_()
+    tree.append(node, keys)
 
 
 def cached(node) -> list[int]:
@@ -104,8 +122,56 @@ def test_packed_attention_equals_each_sequence_alone(shape, repeat, shared):
         parts.append(attend(q[:, rows], k[:, rows], v[:, rows], 0.3, causal=True))
     for p in plan.pieces:
         parts.append(attend(q[:, p.where], *p.node.layers[0][:, :, p.begin : p.end], 0.3, causal=False))
-    joined = plan.joined and _join([o for o, _ in parts], [lse for _, lse in parts], plan.rows, total)
-    assert ((joined if plan.joined else parts[0][0]) - torch.cat(truth, 1)).abs().max() < 1e-5
+    out = joined(plan, [o for o, _ in parts], [lse for _, lse in parts])
+    assert (out - torch.cat(truth, 1)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("lengths", [(5, 1, 9), (4, 4, 4), (3, 600, 2)])
+def test_decoding_side_by_side_is_decoding_node_by_node(lengths):
+    """Four steps of three branches of one prompt, twice; ragged, even, and one too long to be laid beside the others."""
+    shape = LayerShape(2, 8, torch.float32, torch.device("cpu"))
+    tree = PrefixTree([shape, shape], 1 << 30)
+    trunk = tree.claim(np.arange(400), "trunk")
+    fill(tree, trunk, np.arange(400))
+    nodes = []
+    for i, length in enumerate(lengths):
+        keys = np.concatenate([np.arange(400 - i), 1000 * (i + 1) + np.arange(length)])
+        nodes.append(tree.claim(keys, i))
+        fill(tree, nodes[-1], keys[nodes[-1].end :])
+        tree.reserve(nodes[-1], 4)
+    began, news = [n.length for n in nodes], torch.randn(4, 3, 2, 1, 6, 3, 8)
+    results, held = [], []
+    for wanted in (False, True):
+        for node, length in zip(nodes, began, strict=True):
+            node.length = length
+        plan = Plan([Segment(n, i, 1) for i, n in enumerate(nodes)], torch.device("cpu"))
+        tails = Tails.of(plan, tree, 4) if wanted else None
+        assert not wanted or len(plan.pieces) == 1 + (600 in lengths)
+        for q, k, v in news:
+            with attending(plan):
+                for layer in range(2):
+                    module = SimpleNamespace(layer_idx=layer)
+                    results.append(packed_attention("sdpa", module, q[layer], k[layer, :, :2], v[layer, :, :2], None)[0])
+            for node in nodes:
+                node.length += 1
+            plan.advance()
+        if tails is not None:
+            tails.put_back(began)
+        held.append([node.layers[i][:, :, : node.length].clone() for node in nodes for i in range(2)])
+    assert max((a - b).abs().max() for a, b in zip(results[:8], results[8:], strict=True)) < 1e-5
+    assert all(torch.equal(a, b) for a, b in zip(*held, strict=True))
+
+
+def test_no_copies_are_made_for_decoding_without_room_for_them():
+    shape = LayerShape(2, 8, torch.float32, torch.device("cpu"))
+    tree = PrefixTree([shape], 2 * (3 + GROW_TOKENS + 3 + 10) * shape.token_bytes)
+    nodes = [tree.claim(np.array([i, i, i]), i) for i in range(2)]
+    for i, node in enumerate(nodes):
+        fill(tree, node, np.array([i, i, i]))
+        tree.reserve(node, 4)
+    plan = Plan([Segment(n, i, 1) for i, n in enumerate(nodes)], torch.device("cpu"))
+    assert Tails.of(plan, tree, 20) is None and plan.tails is None and len(plan.pieces) == 2
+    assert Tails.of(plan, tree, 4) is not None
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -116,10 +182,23 @@ def test_the_plain_kernel_is_the_fused_one(causal):
     assert (fused[0] - plain[0][0]).abs().max() < 1e-5 and (fused[1] - plain[1][0]).abs().max() < 1e-5
 
 
+def drawn(logits, samplings, numbers, suppressed):
+    step = Rows(samplings, numbers, torch.tensor(suppressed, dtype=torch.long)).draw(logits)
+    assert step.tokens_B.tolist() == step.tokens
+    return torch.tensor(step.tokens), torch.tensor(step.logprobs)
+
+
+def test_the_likeliest_token_is_one_that_may_be_drawn():
+    logits = torch.tensor([[0.0, 1.0, 2.0], [3.0, 1.0, 2.0]])
+    tokens, logprobs = drawn(logits, [Sampling()] * 2, [Random(0)] * 2, [2])
+    assert tokens.tolist() == [1, 0]
+    assert (logprobs - torch.log_softmax(logits, 1)[[0, 1], [1, 0]]).abs().max() < 1e-6
+
+
 def test_sampling_has_the_right_frequencies_and_log_probs():
     logits = torch.tensor([[0.0, 1.0, 2.0, -1.0]]).repeat(4000, 1)
     sampling = Sampling(temperature=2.0)
-    tokens, logprobs = draw(logits, [sampling] * 4000, [Random(i) for i in range(4000)], torch.tensor([1]))
+    tokens, logprobs = drawn(logits, [sampling] * 4000, [Random(i) for i in range(4000)], [1])
     probs = torch.softmax(torch.tensor([0.0, -1e9, 2.0, -1.0]) / 2.0, 0)
     counts = torch.bincount(tokens, minlength=4) / 4000
     assert (counts - probs).abs().max() < 0.03
@@ -129,7 +208,7 @@ def test_sampling_has_the_right_frequencies_and_log_probs():
 def test_rows_of_all_kinds_stand_side_by_side():
     logits = torch.tensor([[0.0, 1.0, 2.0], [float("nan")] * 3, [5.0, 4.9, -9.0], [0.0, 1.0, 2.0]])
     kinds = [Sampling(), Sampling(temperature=1.0), Sampling(temperature=1.0, top_p=0.1), Sampling(temperature=3.0, seed=4)]
-    tokens, logprobs = draw(logits, kinds, [Random(s.seed) for s in kinds], torch.tensor([2]))
+    tokens, logprobs = drawn(logits, kinds, [Random(s.seed) for s in kinds], [2])
     assert tokens[0] == 1 and tokens[2] == 0 and not logprobs[1].isfinite() and logprobs[[0, 2, 3]].isfinite().all()
-    alone, _ = draw(logits[3:], kinds[3:], [Random(4)], torch.tensor([2]))
+    alone, _ = drawn(logits[3:], kinds[3:], [Random(4)], [2])
     assert alone[0] == tokens[3]

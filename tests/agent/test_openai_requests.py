@@ -260,7 +260,7 @@ def test_logprobs_of_another_temperature_are_not_exact(family, store):
 def test_an_episode_over_native_calls(film, encoder, tmp_path):
     async def script(x):
         if x.number == 0:
-            assert len(x.body["tools"]) == 3
+            assert {"search_clips", "temporal_zoom"} <= {t["function"]["name"] for t in x.body["tools"]}
             calls = (call(0, "search_clips", '{"query": "red", "k": 2}'), call(1, "zoom", "{"))
             await say(x, "<think>where?</think>", calls=calls)
         else:

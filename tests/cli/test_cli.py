@@ -46,9 +46,15 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["world", "make", "--out", "text.mp4"], "not a folder"),
         (["eval", "world", "--data", "gone", "--out", "run"], "gone"),
         (["eval", "world", "--data", "gone", "--out", "run", "--strategy", "hope"], "hope"),
-        (["eval", "world", "--data", "gone", "--out", "run", "--strategy", "direct"], "--frames"),
         (["eval", "world", "--data", "gone", "--out", "run", "--frames", "8"], "--frames"),
         (["eval", "world", "--data", "gone", "--out", "run", "--workers", "0"], "--workers"),
+        (["eval", "world", "--data", "gone", "--out", "run", "--budget", "frames=-1"], "frames"),
+        (["scale", "--data", "gone", "--out", "run", "--strategies", "tools"], "gone"),
+        (["scale", "--data", "gone", "--out", "run", "--strategies", "tools,hope"], "hope"),
+        (["scale", "--data", "gone", "--out", "run", "--strategies", "vote,vote:n=8"], "twice"),
+        (["scale", "--data", "gone", "--out", "run", "--strategies", "tools", "--budgets", "frame=3"], "--budgets 'frame=3'"),
+        (["scale", "--data", "gone", "--out", "run", "--strategies", "tools", "--cost", "tokens,gold"], "gold"),
+        (["scale", "--data", "gone", "--out", "run", "--strategies", "tools", "--picture", "a.docx"], ".svg"),
         (["view", "gone.jsonl"], "gone.jsonl"),
         (["view", "text.mp4"], "not JSON"),
         (["view", "text.mp4", "--only", "best"], "--only"),
@@ -67,7 +73,7 @@ def test_bad_input_is_one_line_and_two(args: list[str], says: str, capsys: pytes
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--version"]) == 0
     assert capsys.readouterr().out.startswith("playhead 0.")
-    for command in (["ask"], ["index"], ["search"], ["world", "make"], ["eval", "world"], ["view"], ["demo"]):
+    for command in (["ask"], ["index"], ["search"], ["world", "make"], ["eval", "world"], ["scale"], ["view"], ["demo"]):
         assert run([*command, "--help"]) == 0
         assert "Examples" in capsys.readouterr().out
     assert run([]) == 2

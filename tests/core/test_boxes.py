@@ -26,7 +26,10 @@ def test_text_and_back_and_several() -> None:
     assert parse_boxes("; ".join(b.text for b in both), "v") == both
 
 
-@pytest.mark.parametrize("text", ["", "1.0: 1,2,3", "1.0: 500,0,400,300", "1.0: 0,0,1200,500", "170,370,630,830"])
+FIVE = ["1: 1,2,3,4,5", "1.0: [1, 2, 3, 4, 5]", "753.0: 170,370,630,830,900", "1,2,3,4,5"]
+
+
+@pytest.mark.parametrize("text", ["", "1.0: 1,2,3", "1.0: 500,0,400,300", "1.0: 0,0,1200,500", "170,370,630,830", *FIVE])
 def test_what_is_no_box_is_dropped(text: str) -> None:
     assert parse_boxes(text, "v") == ()
 

@@ -5,9 +5,13 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from playhead.core.nouns import Answer, ToolCall
+from playhead.core.nouns import Answer, Frame, ToolCall
+from playhead.core.video import Video
 from playhead.demo.page import build_page
+from playhead.demo.thumbs import thumb_key, thumbnails
 from playhead.demo.timeline import call_label, clock, duration_s, lanes, lens, ticks
+from playhead.world.film import write_film
+from playhead.world.scene import Scene
 
 NASTY = "<script>alert('1')</script>\"><img src=x onerror=alert(2)>"
 
@@ -73,7 +77,7 @@ def test_clocks_and_calls_in_words() -> None:
 def test_the_page_is_whole_and_closed(make_task, make_trajectory) -> None:
     trajectories = [make_trajectory(make_task(number=i), refused=i) for i in range(2)]
     trajectories.append(make_trajectory(make_task(number=7), said=None))
-    thumbs = {("v", 102.0): "data:image/jpeg;base64,AAAA"}
+    thumbs = {("v", 102.0, None): "data:image/jpeg;base64,AAAA"}
     page = build_page(trajectories, thumbs, ["gone.mp4: no such file"])
     tags = Tags(page)
     assert tags.open == []
@@ -107,3 +111,18 @@ def test_foreign_text_never_becomes_markup(make_task, make_trajectory) -> None:
 
 def test_a_page_of_nothing_is_a_page() -> None:
     assert Tags(build_page([], {})).open == []
+
+
+def test_a_crop_is_shown_as_the_part_that_it_is(make_task, make_trajectory, tmp_path) -> None:
+    """Beside the whole frame of the same time, from which it was cut."""
+    scene = Scene(seed=1, duration_s=2, fps=1, events=())
+    video = Video.open(write_film(scene, tmp_path / "film.mp4"))
+    trajectory = make_trajectory(replace(make_task(), video=str(video.path)))
+    whole = Frame(video_id=video.id, timestamp_s=1.0, sha256="", width=192, height=192)
+    part = replace(whole, box=(0.25, 0.5, 0.5, 0.75), width=48, height=48)
+    turn = replace(trajectory.turns[0], context_frames=(whole, part), observations=())
+    trajectory = replace(trajectory, turns=(turn,))
+    thumbs, problems = thumbnails([trajectory])
+    assert not problems and set(thumbs) == {thumb_key(whole), thumb_key(part)}
+    assert thumbs[thumb_key(whole)] != thumbs[thumb_key(part)]
+    assert all(uri in build_page([trajectory], thumbs) for uri in thumbs.values())

@@ -3,17 +3,25 @@
 import asyncio
 import json
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from playhead import LoadOptions
+from playhead.agent.profile import Profile
+from playhead.agent.scaling.strategy import Scaled, Strategy
+from playhead.core.budget import Usage
 from playhead.core.clip import Clip
-from playhead.core.errors import DataError, VideoError
+from playhead.core.errors import DataError, PlayheadError
+from playhead.core.nouns import StopReason, Task
 from playhead.core.tasks import read_tasks, write_tasks
-from playhead.core.trajectory import read_trajectories
+from playhead.core.trajectory import Trajectory, read_trajectories
 from playhead.evals.ledger import Ledger
-from playhead.evals.world import IDENTITY, Setup, evaluate_world, make_manifest, run_tasks, shares, spread
+from playhead.evals.manifest import IDENTITY, Setup, make_manifest
+from playhead.evals.workers import run_here, shares
+from playhead.evals.world import evaluate_world, spread
 
 
 def test_a_small_run_has_every_kind(make_task) -> None:
@@ -23,54 +31,91 @@ def test_a_small_run_has_every_kind(make_task) -> None:
 
 
 def test_a_video_stays_with_one_worker(make_task) -> None:
-    tasks = [make_task(number=i, video=f"/films/{i % 3}.mp4") for i in range(12)]
-    parts = shares(tasks, 2)
-    assert sorted(len(p) for p in parts) == [4, 8]
-    assert not {t.video for t in parts[0]} & {t.video for t in parts[1]}
-    assert len(shares(tasks, 8)) == 3
+    jobs = [(key, make_task(number=i, video=f"/films/{i % 3}.mp4")) for key in "ab" for i in range(12)]
+    parts = shares(jobs, 2)
+    assert sorted(len(p) for p in parts) == [8, 16]
+    assert not {t.video for _, t in parts[0]} & {t.video for _, t in parts[1]}
+    assert all(part == sorted(part, key=jobs.index) for part in parts)
+    assert len(shares(jobs, 8)) == 3
 
 
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
         ({"strategy": "hope"}, "hope"),
-        ({"strategy": "direct"}, "--frames"),
         ({"frames": 8}, "--frames"),
+        ({"strategy": "vote", "frames": 8}, "--frames"),
         ({"strategy": "direct", "frames": 0}, "--frames"),
+        ({"limits": {"frames": -1}}, "frames"),
     ],
 )
 def test_what_makes_no_sense_is_refused(wrong: dict, says: str) -> None:
-    with pytest.raises(DataError, match=says):
+    with pytest.raises(PlayheadError, match=says):
         Setup(**wrong)
 
 
-class Replies:
-    """Stands for an agent: gives the trajectories it was told to, in order, and raises the errors among them."""
+@dataclass(frozen=True, kw_only=True)
+class Replies(Strategy):
+    """Gives the trajectories it was told to, by task; where there is none it fails. Notes the seeds that it was given."""
 
-    def __init__(self, *replies) -> None:
-        self.replies = list(replies)
+    said: dict[str, Trajectory]
+    seeds: list[int]
 
-    async def arun(self, task):
-        reply = self.replies.pop(0)
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
+    name = "replies"
+    help = ""
+
+    async def solve(self, bench, purse, seed):
+        raise NotImplementedError
+
+    async def run(self, agent, task, budget=None, seed=None, tell=None, *, concurrency=8) -> Scaled:
+        self.seeds.append(seed)
+        made = self.said.get(task.id)
+        return Scaled(
+            strategy="replies",
+            task=task,
+            answer=made.answer if made else None,
+            stop_reason=made.stop_reason if made else StopReason.ERROR,
+            why="",
+            usage=made.usage if made else Usage(),
+            budget=budget,
+            trajectories=(made,) if made else (),
+            trace=(),
+            chosen=made.id if made else None,
+            error=None if made else "a.mp4: gone",
+        )
+
+
+def ask(strategy: Replies, *tasks: Task) -> list:
+    noted = []
+    agent: Any = SimpleNamespace(policy=None, profile=Profile())
+    jobs = [("cell", task) for task in tasks]
+    setups = {"cell": Setup(strategy=strategy, seed=7)}
+    asyncio.run(run_here(agent, setups, jobs, lambda *done: noted.append(done)))
+    return noted
 
 
 def test_an_episode_that_fails_is_a_result(make_task, make_trajectory) -> None:
     first, second = make_task(number=1), make_task(number=2)
-    noted = []
-    agent = Replies(VideoError("a.mp4: gone"), make_trajectory(second))
-    asyncio.run(run_tasks(agent, [first, second], Setup(), lambda r, line: noted.append((r, line))))
-    assert [(r.right, r.error) for r, _ in noted] == [(False, "a.mp4: gone"), (True, None)]
-    assert noted[0][1] is None and json.loads(noted[1][1])["task"]["id"] == second.id
+    strategy = Replies(said={second.id: make_trajectory(second)}, seeds=[])
+    noted = ask(strategy, first, second)
+    assert [(key, r.right, r.error) for key, r, _ in noted] == [("cell", False, "a.mp4: gone"), ("cell", True, None)]
+    assert noted[0][2] is None and json.loads(noted[1][2])["task"]["id"] == second.id
+    assert noted[0][1].recall == 0.0 and noted[1][1].calls == 2
+
+
+def test_every_task_has_a_seed_of_its_own(make_task) -> None:
+    first, second = (Replies(said={}, seeds=[]) for _ in range(2))
+    tasks = [make_task(number=i) for i in range(3)]
+    ask(first, *tasks)
+    ask(second, tasks[2], tasks[0])  # whatever was asked before
+    assert len(set(first.seeds)) == 3 and second.seeds == [first.seeds[2], first.seeds[0]]
 
 
 def test_another_film_under_the_same_name_is_noticed(make_task, make_trajectory) -> None:
     task = make_task()
     moved = replace(task, evidence=(Clip(video_id="other", start_s=0.0, end_s=1.0),))
     with pytest.raises(DataError, match="not the film"):
-        asyncio.run(run_tasks(Replies(make_trajectory(task)), [moved], Setup(), lambda r, line: None))
+        ask(Replies(said={task.id: make_trajectory(task)}, seeds=[]), moved)
 
 
 @pytest.mark.timeout(300)

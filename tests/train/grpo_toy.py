@@ -4,7 +4,7 @@ An episode: a prompt with frames; the policy says some tokens (whatever it sampl
 So several turns, frames in prompt and tool replies, log-probs as sampled, in milliseconds and without a film. Run as
 a script it trains in a process of its own (for torchrun and for being killed):
 
-    python grpo_toy.py CHECKPOINT OUT STEPS [--die-at STEP] [--fsdp] [--uneven]
+    python grpo_toy.py CHECKPOINT OUT STEPS [--die-at STEP] [--uneven] [--fsdp]
 """
 
 from __future__ import annotations
@@ -73,13 +73,18 @@ class ToyAgent:
     before: Any = None
     """Called with the number of each episode."""
     played: int = 0
+    shuffled: int = 0
+    """Episodes played on shuffled frames."""
 
     @property
     def shelf(self):
         video = SimpleNamespace(video=SimpleNamespace(duration_s=100.0))
         return SimpleNamespace(desk=lambda path: video)
 
-    async def arun(self, task: Task, *, seed: int = 0, run_id: str = "", group_id: str = "") -> Trajectory:
+    async def arun(
+        self, task: Task, *, seed: int = 0, run_id: str = "", group_id: str = "", manner: Any = None
+    ) -> Trajectory:
+        self.shuffled += manner is not None and manner.shuffled
         number, self.played = self.played, self.played + 1
         if self.before is not None:
             self.before(number)
@@ -188,36 +193,43 @@ def main() -> None:
         "--die-at", type=int, default=0, help="kill this process in the middle of the rollouts of this step"
     )
     parser.add_argument("--uneven", action="store_true", help="ranks whose episodes have different numbers of turns")
-    parser.add_argument("--fsdp", action="store_true", help="shard the trained model; rollouts on a replica")
+    parser.add_argument(
+        "--fsdp", action="store_true", help="then once more, into OUT/sharded: the model sharded, rollouts on a replica"
+    )
     a = parser.parse_args()
     rank = int(os.environ.get("RANK", "0"))
     agent: dict[str, Any] = {"turns": 2 + 2 * rank} if a.uneven else {}
     if a.die_at:
         middle = (a.die_at - 1) * 8 + 3
         agent["before"] = lambda number: os.kill(os.getpid(), signal.SIGKILL) if number == middle else None
-    trainer = sharded_trainer(a, agent) if a.fsdp else make_trainer(a.checkpoint, a.out, agent=agent, steps=a.steps)
-    trainer.train()
-    total = sum(
-        float(getattr(p, "full_tensor", lambda p=p: p)().detach().double().sum()) for p in trainer.model.parameters()
-    )
-    played = trainer.agent.played
-    kinds = sum(type(p.data).__name__ == "DTensor" for p in trainer.model.parameters())
-    a.out.mkdir(parents=True, exist_ok=True)
-    report = {"sum": total, "played": played, "version": trainer.agent.policy.version, "sharded": kinds}
-    (a.out / f"rank{rank}.json").write_text(json.dumps(report))
+    how = {"save_strategy": "no"} if a.uneven else {}
+    train_and_report(make_trainer(a.checkpoint, a.out, agent=agent, steps=a.steps, **how), a.out, rank)
+    if a.fsdp:
+        out = a.out / "sharded"
+        train_and_report(sharded_trainer(a.checkpoint, out, a.steps, agent), out, rank)
     print("done", rank, flush=True)
 
 
-def sharded_trainer(a: argparse.Namespace, agent: dict[str, Any]):
+def train_and_report(trainer: Any, out: Path, rank: int) -> None:
+    trainer.train()
+    parameters = list(trainer.model.parameters())
+    total = sum(float(getattr(p, "full_tensor", lambda p=p: p)().detach().double().sum()) for p in parameters)
+    report = {"sum": total, "played": trainer.agent.played, "version": trainer.agent.policy.version}
+    report["sharded"] = sum(type(p.data).__name__ == "DTensor" for p in parameters)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"rank{rank}.json").write_text(json.dumps(report))
+
+
+def sharded_trainer(checkpoint: Path, out: Path, steps: int, agent: dict[str, Any]):
     """The trained model sharded by torch's own `fully_shard`, as FSDP2 does on GPUs; accelerate itself shards on GPUs only."""
     from playhead.train.grpo.trainer import AgentGRPOTrainer
     from playhead.train.grpo.weights import Replica
     from torch.distributed.fsdp import fully_shard
 
     store = NoiseStore()
-    toy = ToyAgent(policy=make_policy(a.checkpoint, store), store=store, **agent)
-    trained = make_policy(a.checkpoint, store).model.train()
-    trainer = AgentGRPOTrainer(toy, make_tasks(), make_plan(a.out, steps=a.steps, save_strategy="no"), model=trained)
+    toy = ToyAgent(policy=make_policy(checkpoint, store), store=store, **agent)
+    trained = make_policy(checkpoint, store).model.train()
+    trainer = AgentGRPOTrainer(toy, make_tasks(), make_plan(out, steps=steps, save_strategy="no"), model=trained)
     # The trainer's own wrapper (DDP) stays out of it: the sharded module does its own reductions.
     trainer.accelerator.prepare_model = lambda model, **kwargs: model
     for block in trained.model.language_model.layers:

@@ -11,6 +11,7 @@ from playhead.train.embedded.examples import dream_example
 from playhead.train.embedded.language import Collator, Crew, loss_of, stream, token_weights, train
 from playhead.train.embedded.model import build_config, build_model
 from playhead.train.embedded.perception import vision_config
+from playhead.world.questions import KINDS
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,8 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(config, collator, tmp_path,
             fresh = build_model(config)
             fresh.model.visual.requires_grad_(False)
             args = argparse.Namespace(
-                out=tmp_path / out, steps=steps, total=4, lr=1e-3, adam_lr=1e-3, dreams=1.0, seed=7, no_bf16=True
+                out=tmp_path / out, steps=steps, total=4, lr=1e-3, adam_lr=1e-3, dreams=1.0, direct=0.2, kinds=KINDS, seed=7,
+                no_bf16=True,
             )
             train(fresh, collator, [], {"dream": examples[:1]}, args)
         return json.loads((tmp_path / out / "curve.jsonl").read_text().splitlines()[-1])["dream"]["tokens"], fresh

@@ -26,7 +26,7 @@ from torch.nn import functional
 from .codes import Percept
 from .loop import arguments, optimisers, parse, run
 from .queries import Query, plain_queries, query_text, random_query
-from .reels import INPUT_SIZE, Pool, Reel, validation_reels
+from .reels import INPUT_SIZE, Pool, Reel, mixed, validation_reels
 
 EMBEDDED = Path(__file__).resolve().parents[2] / "models" / "embedded" / "openclip"
 CONFIG: dict[str, Any] = {
@@ -152,7 +152,7 @@ def train(args: argparse.Namespace) -> dict[str, float]:
         save_model(model, args.out, metrics)
         return metrics
 
-    return run(model, optimisers(model, args, inside=".resblocks."), args, loss_of, report)
+    return run(model, optimisers(model, args, inside=".resblocks."), args, loss_of, report, mixed(args.rich, crops=0.0))
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:

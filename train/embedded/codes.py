@@ -7,8 +7,8 @@ code has length sqrt(5), and a language model can train on codes alone before it
 those of a QR decomposition of a seeded Gaussian matrix with the signs of R's diagonal made positive: the same on any
 machine up to rounding.
 
-A crop cut out of an object (`frame_code` with a box) shows its colour, some of its outline, and the small digit: its code is
-that of the object with that digit, at the place where the object's centre stands in the crop.
+A crop cut out of an object (`frame_code` with a box) shows its colour, the small digit, and where its centre lies in the crop,
+but too little of its outline to tell a circle from a square: what it cannot show, the shape, is left out of its code.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ FACTORS: dict[str, int] = {
 }
 """How many vectors each factor has, in the order of the rows of `code_vectors`."""
 CODE_NORM = 5**0.5
+UNTOLD = -1
+"""In place of an index: what a frame cannot tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class Percept:
     """What a frame shows, as indices into the factors; None stands for an empty frame."""
 
     shape: int
+    """`UNTOLD` in a crop."""
     colour: int
     x: int
     y: int
@@ -87,8 +90,8 @@ def percept_code(percept: Percept | None) -> np.ndarray:
     vectors = code_vectors()
     if percept is None:
         return vectors[0] * np.float32(CODE_NORM)
-    rows = [factor_rows(name).start + getattr(percept, name) for name in FACTORS if name != "nothing"]
-    return vectors[rows].sum(0)
+    facts = {name: getattr(percept, name) for name in FACTORS if name != "nothing"}
+    return vectors[[factor_rows(name).start + i for name, i in facts.items() if i != UNTOLD]].sum(0)
 
 
 def event_code(event: Event | None, t_s: float) -> np.ndarray:
@@ -102,7 +105,7 @@ def crop_percept(event: Event | None, t_s: float, box: tuple[float, float, float
         return None
     x, y = event.position(t_s)
     return Percept(
-        SHAPES.index(event.shape),
+        UNTOLD,
         COLOURS.index(event.colour),
         position_bin((x - box[0]) / (box[2] - box[0])),
         position_bin((y - box[1]) / (box[3] - box[1])),
@@ -120,7 +123,8 @@ def frame_code(scene: Scene, t_s: float, box: tuple[float, float, float, float] 
 def decode_code(code: np.ndarray) -> Percept | None:
     """The percept whose code is nearest to a (256,) vector; None when an empty frame's code is nearest.
 
-    All codes have the same length, so the nearest is the one with the largest dot product, which is found per factor.
+    All codes of whole frames have the same length, so the nearest is the one with the largest dot product, which is found per
+    factor. The shape that is read off a crop's code means nothing.
     """
     scores = code_vectors() @ np.asarray(code, np.float32)
     parts = {name: scores[factor_rows(name)] for name in FACTORS}

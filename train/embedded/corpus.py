@@ -27,5 +27,5 @@ def corpus(scenes: int = 300, kinds: Sequence[str] = ALL_KINDS) -> list[str]:
     english = [s.description for s in default_toolbox(tools_of(kinds)).specs]
     english += [v for k, v in vars(prompts).items() if k.isupper() and isinstance(v, str)]
     places = ["top", "bottom", "middle"]
-    closed = [f"{w}, {w}" for w in (*WORDS, *places)] * 200 if tools_of(kinds) != tools_of(KINDS) else []
+    closed = [f"{w}, {w}" for w in (*WORDS, *places)] * 200 if set(kinds) - set(KINDS) else []
     return texts + english * 3 + closed

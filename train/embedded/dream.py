@@ -17,12 +17,13 @@ import json
 import random
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ...agent.embedded import EMBEDDED_PROFILE
+from ...agent.profile import Profile
 from ...agent.prompts import CAPTION_PROMPT, FORCED_ANSWER, first_messages
 from ...core.clip import Clip
 from ...core.nouns import Frame, Message, Part, Task, ToolSpec
@@ -48,6 +49,11 @@ RICH_TOOLS = tuple(dict.fromkeys((*TOOLS, "search_subtitles", "crop_frame")))
 def tools_of(kinds: Iterable[str]) -> tuple[str, ...]:
     """The tools that a policy is told of which is trained on these kinds of questions."""
     return RICH_TOOLS if any(kind in RICH_KINDS for kind in kinds) else TOOLS
+
+
+def profile_of(kinds: Iterable[str]) -> Profile:
+    """How a policy wants to be asked that is trained on these kinds of questions."""
+    return replace(EMBEDDED_PROFILE, tools=tools_of(kinds))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

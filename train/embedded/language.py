@@ -7,6 +7,7 @@ matrices, AdamW for the rest, bf16 unless --no-bf16 (not every CPU is fast at it
 
     python -m playhead.train.embedded.language --init DIR --out DIR --steps 1000                       # dreams only
     python -m playhead.train.embedded.language --init DIR --out DIR --steps 800 --trajectories DIR --dreams 0.4
+    python -m playhead.train.embedded.language --init DIR --out DIR --steps 1000 --kinds all           # all ten kinds
 
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 -m playhead.train.embedded.language ...      # two processes share the batches
 
@@ -31,17 +32,22 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...agent.policies.transformers import placeholder_runs, rope_positions
+from ...agent.profile import save_profile
 from ...agent.renderers.qwen3vl import Qwen3VLRenderer
+from ...world.questions import KINDS, parse_kinds
 from ...world.scene import BINS
+from ...world.talk import WORDS
 from ..muon import Muon
 from .device import add_device
-from .dream import Dreamer
+from .dream import Dreamer, profile_of
 from .examples import Example, dream_example, recorded_examples
 
 DECISIONS = (
     " yes", " no", " one", " two", " three", " four", " five", " six", " left", " right", " up", " down", " same",
     *(f" {axis}{i}" for axis in "xy" for i in range(BINS)),
 )  # fmt: skip
+PLACE_DECISIONS = (" top", " bottom", " middle")
+TALK_DECISIONS = tuple(f" {word}" for word in WORDS)
 DECISION_WEIGHT = 3.0
 SECOND_NAME_WEIGHT = 10.0
 """For what follows a semicolon: the second name of a query, one token of a whole episode that decides all the rest."""
@@ -50,6 +56,8 @@ GROUPS = 2
 """Batches of a step."""
 POOL = 256
 """Examples drawn at a time, to be grouped by length."""
+SEQUENCES, RICH_SEQUENCES = 13, 17
+"""Sequences that are dreamt of one scene."""
 NOISE = 0.05
 """Standard deviation of the noise on each component of a dreamed code (whose own are about 0.14)."""
 TRAIN_SEED = 1_000_000
@@ -98,12 +106,23 @@ class Collator:
         )
 
 
-def token_weights(renderer: Qwen3VLRenderer, size: int) -> Tensor:
-    """(V,) loss weights: 1, and more for tokens that decide."""
+def decisions(kinds: Sequence[str]) -> tuple[str, ...]:
+    """The words that decide in episodes of these kinds, each a token of a tokenizer made for them (`train.embedded.corpus`)."""
+    places, talk = "where" in kinds, "subtitle" in kinds
+    return (*DECISIONS, *(PLACE_DECISIONS if places else ()), *(TALK_DECISIONS if talk else ()))
+
+
+def token_weights(renderer: Qwen3VLRenderer, size: int, kinds: Sequence[str] = KINDS) -> Tensor:
+    """(V,) loss weights: 1, and more for tokens that decide.
+
+    Raises:
+        ValueError: the tokenizer was made for other kinds.
+    """
     weights = torch.ones(size)
-    for word in DECISIONS:
+    for word in decisions(kinds):
         ids = renderer.encode(word)
-        assert len(ids) == 1, f"{word!r} should be one token, is {ids}"
+        if len(ids) != 1:
+            raise ValueError(f"{word!r} is no single token: the tokenizer was made for other kinds of questions")
         weights[ids[0]] = DECISION_WEIGHT
     return weights
 
@@ -148,8 +167,8 @@ def stream(
                     order, passed = list(rng.permutation(len(recorded))), passed + 1
                 pool.append(recorded[order.pop()])
             else:
-                # A scene gives thirteen sequences, so it is drawn as much less often.
-                if not recorded or rng.random() < 1 / 13:
+                # A scene gives so many sequences, so it is drawn as much less often.
+                if not recorded or rng.random() < 1 / (RICH_SEQUENCES if dreamer.rich else SEQUENCES):
                     pool += [dream_example(d, NOISE, rng) for d in dreamer.dreams(dream_seed)]
                     dream_seed += 1
         groups = _groups(sorted(pool, key=lambda e: len(e.token_ids_T)))
@@ -207,6 +226,10 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="where state, curve and checkpoint go")
     parser.add_argument("--trajectories", type=Path, help="folder written by `playhead collect`")
     parser.add_argument("--dreams", type=float, default=1.0, help="share of dreams among the examples")
+    parser.add_argument("--direct", type=float, default=0.2, help="share of the dreamt episodes that have no tools")
+    parser.add_argument(
+        "--kinds", type=_kinds, default=KINDS, help="what is dreamt of: seven, all, or names (with the tokenizer made for them)"
+    )
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--total", type=int, default=0, help="length of the learning-rate schedule, when not --steps")
     parser.add_argument("--lr", type=float, default=5e-3, help="of Muon")
@@ -215,6 +238,13 @@ def arguments() -> argparse.ArgumentParser:
     add_device(parser)
     parser.add_argument("--no-bf16", action="store_true")
     return parser
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    try:
+        return parse_kinds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -228,9 +258,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     recorded, held_out = [], []
     if args.trajectories:
         recorded, held_out = recorded_examples(args.trajectories, model, renderer)
-    dreams = [d for s in range(12) for d in Dreamer(renderer).dreams(EVAL_SEED + s)]
+    dreams = [d for s in range(12) for d in Dreamer(renderer, kinds=args.kinds).dreams(EVAL_SEED + s)]
     measured = {"recorded": held_out, "dream": [dream_example(d, 0.0, np.random.default_rng(0)) for d in dreams]}
-    collator = Collator(renderer, token_weights(renderer, model.lm_head.out_features))
+    collator = Collator(renderer, token_weights(renderer, model.lm_head.out_features, args.kinds))
     train(model, collator, recorded, measured, args)
 
 
@@ -240,7 +270,8 @@ def train(
     optimizers = optimisers(model, args.lr, args.adam_lr)
     step = _resume(args.out, model, optimizers)
     crew = Crew.join()
-    examples = stream(Dreamer(collator.renderer), recorded, args.dreams, args.seed, crew, step * GROUPS)
+    dreamer = Dreamer(collator.renderer, direct_share=args.direct, kinds=args.kinds)
+    examples = stream(dreamer, recorded, args.dreams, args.seed, crew, step * GROUPS)
     assert GROUPS % crew.size == 0, f"{crew.size} processes cannot share {GROUPS} batches"
     began, tokens, last = time.time(), 0, ""
     while step < args.steps:
@@ -266,6 +297,7 @@ def train(
         if step % 100 == 0 or step == args.steps:
             _measure(args.out, model, collator, measured, {"step": step, "seconds": round(time.time() - began)})
             _save(args.out, model, collator.renderer, optimizers, step)
+            save_profile(profile_of(args.kinds), args.out / "checkpoint")
 
 
 @torch.no_grad()

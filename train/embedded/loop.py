@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ..muon import Muon
 from .device import add_device
-from .reels import Pool
+from .reels import Pool, Shoot, shoot
 
 KEEP_EVERY_S = 120
 WARM_UP = 0.01
@@ -39,6 +39,7 @@ def arguments(module: str, description: str, seed: int) -> argparse.ArgumentPars
     p.add_argument("--batch", type=int, default=128, help="frames a step")
     p.add_argument("--fresh-frames", type=float, default=32, help="newly filmed frames a step")
     p.add_argument("--fill", type=int, default=60, help="reels filmed before the first step")
+    p.add_argument("--rich", type=float, default=0.0, help="share of reels that are of rich films (small digits), 0 to 1")
     p.add_argument("--lr", type=float, default=1.5e-3)
     p.add_argument("--bf16-until", type=float, default=0.85, help="share of the run in bf16; 0 where that is slow")
     p.add_argument("--seed", type=int, default=seed, help="also the number of the first reel filmed")
@@ -80,18 +81,19 @@ def run(
     args: argparse.Namespace,
     loss_of: Callable[[Pool, np.random.Generator], Tensor],
     report: Callable[[dict[str, float]], dict[str, float]],
+    film: Shoot = shoot,
 ) -> dict[str, float]:
     """Train `module` by the command line's `args`, or go on with it, and return the last metrics.
 
     `loss_of` draws a batch from the pool and gives its loss (called under autocast while the run is in bf16); `report`
-    is given the figures of the run, measures and saves the module, and returns all metrics. The module is already on
-    `args.device`.
+    is given the figures of the run, measures and saves the module, and returns all metrics; `film` makes the reels. The
+    module is already on `args.device`.
     """
     saved = args.out / "state.pt"
     state = {"step": 0, "elapsed": 0.0, "next_reel": 0}
     if saved.exists() and not args.fresh:
         state = _load(saved, module, optims)
-    pool = Pool(args.seed, max(0, int(state["next_reel"]) - args.fill), fill=args.fill)
+    pool = Pool(args.seed, max(0, int(state["next_reel"]) - args.fill), fill=args.fill, film=film)
     began, kept = time.monotonic() - state["elapsed"], time.monotonic()
     while True:
         elapsed = time.monotonic() - began

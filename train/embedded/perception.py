@@ -6,6 +6,10 @@ two are joined. Matrices of the blocks are trained by Muon, the rest by AdamW; t
 loop from `train.embedded.loop`. The weights that ship lie in models/embedded/perception.
 
     python -m playhead.train.embedded.perception --out DIR --minutes 30
+    python -m playhead.train.embedded.perception --out DIR --minutes 8 --rich 0.5 --init models/embedded/vlm
+
+With --rich, a share of the frames is of rich films: whole ones, in which small digits cannot be read, and crops, in which they
+can. A crop tells no shape, so none is asked of it.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +28,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .codes import CODE_DIM, CODE_NORM, FACTORS, Percept, code_vectors, factor_rows, percept_code
+from .codes import CODE_DIM, CODE_NORM, FACTORS, UNTOLD, Percept, code_vectors, factor_rows, percept_code
 from .loop import arguments, optimisers, parse, run
-from .reels import INPUT_SIZE, Pool, Reel, validation_reels
+from .reels import INPUT_SIZE, Pool, Reel, mixed, shoot_rich, validation_reels
 
 EMBEDDED = Path(__file__).resolve().parents[2] / "models" / "embedded" / "vlm"
 """The shipped checkpoint, whose vision tower is the one trained here."""
@@ -40,6 +45,8 @@ PROCESSOR = {
     "image_std": [0.5, 0.5, 0.5],
 }
 """Arguments of the image processor, Qwen2VLImageProcessor, that goes with the tower."""
+COLOUR = [name for name in FACTORS if name != "nothing"].index("colour")
+"""The column of the classes that every frame with an object has, crops too."""
 SHARPNESS = 10.0
 """Factor on dot products in the cross-entropy: at 1 and 0 a class is already nearly certain."""
 
@@ -157,11 +164,13 @@ class FastTower(nn.Module):
 
 
 def targets(percepts: Sequence[Percept | None], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Codes (B, 256) and class indices (B, 5) in the order of the factors; -100 for an empty frame."""
+    """Codes (B, 256) and class indices (B, 5) in the order of the factors; -100 for an empty frame, and for what a crop cannot
+    tell."""
     codes = torch.from_numpy(np.stack([percept_code(p) for p in percepts]))
     names = [name for name in FACTORS if name != "nothing"]
     rows = [[-100] * len(names) if p is None else [getattr(p, name) for name in names] for p in percepts]
-    return codes.to(device), torch.tensor(rows, device=device)
+    classes = torch.tensor(rows, device=device)
+    return codes.to(device), classes.masked_fill(classes == UNTOLD, -100)
 
 
 def percept_loss(tokens: Tensor, codes: Tensor, classes: Tensor) -> Tensor:
@@ -169,11 +178,13 @@ def percept_loss(tokens: Tensor, codes: Tensor, classes: Tensor) -> Tensor:
     vectors = torch.from_numpy(code_vectors().copy()).to(tokens.device)
     distance = (tokens - codes[:, None]).square().sum(-1).mean()
     scores = SHARPNESS * (tokens @ vectors.T)
-    empty = (classes[:, :1] < 0).float().expand(scores.shape[:2])
+    empty = (classes[:, COLOUR, None] < 0).float().expand(scores.shape[:2])
     entropy = functional.binary_cross_entropy_with_logits(scores[..., 0] / CODE_NORM - SHARPNESS / 2, empty)
     for i, name in enumerate(n for n in FACTORS if n != "nothing"):
         part = scores[..., factor_rows(name)].flatten(0, 1)
-        entropy = entropy + functional.cross_entropy(part, classes[:, i : i + 1].expand(-1, tokens.shape[1]).flatten())
+        wanted = classes[:, i : i + 1].expand(-1, tokens.shape[1]).flatten()
+        # A mean over what can be told, 0 (not nan) in a batch that has nothing of the kind.
+        entropy = entropy + functional.cross_entropy(part, wanted, reduction="sum") / (wanted >= 0).sum().clamp(min=1)
     return distance + 0.5 * entropy
 
 
@@ -187,10 +198,13 @@ def measure(tower: Any, reels: Sequence[Reel]) -> dict[str, float]:
     names = [name for name in FACTORS if name != "nothing"]
     parts = {name: scores[:, factor_rows(name)] for name in names}
     object_score = torch.stack([part.max(1).values for part in parts.values()]).sum(0)
-    empty, said_empty = classes[:, 0] < 0, scores[:, 0] * CODE_NORM >= object_score
+    empty, said_empty = classes[:, COLOUR] < 0, scores[:, 0] * CODE_NORM >= object_score
     metrics = {"frames": float(len(codes)), "nothing_or_object": (empty == said_empty).float().mean().item()}
     for i, name in enumerate(names):
-        off = (parts[name].argmax(1) - classes[:, i])[~empty].abs()
+        told = classes[:, i] >= 0
+        if not told.any():
+            continue
+        off = (parts[name].argmax(1) - classes[:, i])[told].abs()
         metrics[name] = (off == 0).float().mean().item()
         if name in "xy":
             metrics[f"{name}_within_1"] = (off <= 1).float().mean().item()
@@ -206,9 +220,13 @@ def measure(tower: Any, reels: Sequence[Reel]) -> dict[str, float]:
 def train(args: argparse.Namespace) -> dict[str, float]:
     """Run or resume a training and return the last metrics."""
     torch.manual_seed(args.seed)
-    tower = build_tower().to(args.device)
+    tower = (load_tower(args.init).train() if args.init else build_tower()).to(args.device)
     fast = FastTower(tower)
-    reels = list(validation_reels(args.validation_reels))
+    reels = {"": list(validation_reels(args.validation_reels))}
+    if args.rich:
+        count = max(1, args.validation_reels // 4)
+        reels["crop_"] = list(validation_reels(count, film=partial(shoot_rich, crops=1.0)))
+        reels["rich_"] = list(validation_reels(count, film=partial(shoot_rich, crops=0.0)))
 
     def loss_of(pool: Pool, rng: np.random.Generator) -> Tensor:
         pixels, percepts = pool.batch(rng, args.batch)
@@ -217,17 +235,19 @@ def train(args: argparse.Namespace) -> dict[str, float]:
             return percept_loss(tokens.float(), *targets(percepts, args.device))
 
     def report(figures: dict[str, float]) -> dict[str, float]:
-        metrics = measure(tower, reels) | figures
+        metrics = {head + k: v for head, some in reels.items() for k, v in measure(tower, some).items()} | figures
         save_tower(tower, args.out, metrics)
         return metrics
 
     # The merger is so wide that Muon would cost more there than it gives.
-    return run(tower, optimisers(tower, args, inside="blocks."), args, loss_of, report)
+    return run(tower, optimisers(tower, args, inside="blocks."), args, loss_of, report, mixed(args.rich))
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """Train from the command line."""
-    return train(parse(arguments("perception", __doc__ or "", seed=1_000_000), argv))
+    parser = arguments("perception", __doc__ or "", seed=1_000_000)
+    parser.add_argument("--init", type=Path, help="begin with this tower: what an earlier run wrote, or a whole checkpoint")
+    return train(parse(parser, argv))
 
 
 if __name__ == "__main__":

@@ -6,13 +6,15 @@ import shutil
 from pathlib import Path
 
 from ...agent.embedded import EMBEDDED_PROFILE, checkpoint_dir
-from ...agent.profile import save_profile
+from ...agent.profile import Profile, save_profile
 from ...agent.renderers.qwen3vl import Qwen3VLRenderer
 
 LIMIT_BYTES = 40 << 20
 
 
-def publish(checkpoint: Path, openclip: Path, out: Path | None = None) -> Path:
+def publish(
+    checkpoint: Path, openclip: Path, out: Path | None = None, profile: Profile = EMBEDDED_PROFILE
+) -> Path:
     """Write `vlm/` and `openclip/` into `out` (the package's own folder by default).
 
     Raises:
@@ -27,7 +29,7 @@ def publish(checkpoint: Path, openclip: Path, out: Path | None = None) -> Path:
     model = Qwen3VLForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float16)
     model.save_pretrained(vlm)
     Qwen3VLRenderer.from_checkpoint(checkpoint).processor.save_pretrained(vlm)
-    save_profile(EMBEDDED_PROFILE, vlm)
+    save_profile(profile, vlm)
     (out / "openclip").mkdir(exist_ok=True)
     for name in ("open_clip_config.json", "open_clip_model.safetensors"):
         if (openclip / name).resolve() != (out / "openclip" / name).resolve():

@@ -1,14 +1,14 @@
 """Advantages: how much better a rollout did than the others of its group.
 
-    A_i = r_i - mean(r)                 Dr. GRPO (Z. Liu et al. 2025, "Understanding R1-Zero-Like Training", section
-    3.2) A_i = (r_i - mean(r)) / std(r)      GRPO (Z. Shao et al. 2024, "DeepSeekMath", section 4.1.1) A_i = (r_i -
-    mean(r)) / std(batch)  J. Hu 2025, "REINFORCE++", with the group's mean
+    A_i = r_i - mean(r)                   Dr. GRPO (Z. Liu et al. 2025, "Understanding R1-Zero-Like Training", 3.2)
+    A_i = (r_i - mean(r)) / std(r)        GRPO (Z. Shao et al. 2024, "DeepSeekMath", 4.1.1)
+    A_i = (r_i - mean(r)) / std(batch)    REINFORCE++ (J. Hu 2025), with the group's mean
 
 With credit by turns, what a turn found counts for that turn and those before it (after S. Zeng et al. 2025,
 "Reinforcing Multi-Turn Reasoning in LLM Agents via Turn-Level Credit Assignment"):
 
-    A_ik = A_i + weight * (R_ik - mean over rollouts that have a turn k of R_.k),   R_ik = sum_{j >= k} discount^(j-k)
-    r_ij
+    A_ik = A_i + weight * (R_ik - mean over rollouts that have a turn k of R_.k)
+    R_ik = sum_{j >= k} discount^(j-k) r_ij
 
 Pure arithmetic; G rollouts of a group, K turns of a rollout. A group whose rewards are all alike teaches nothing
 (every A is 0), and is dropped and counted by whoever asks `has_signal` (DAPO, Q. Yu et al. 2025, section 3.2).

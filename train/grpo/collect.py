@@ -20,6 +20,7 @@ from ...core.scoring import is_right
 from ...core.trajectory import Trajectory
 from ..collate import SampleCollator
 from ..rewards.context import RewardContext
+from ..rewards.contrast import contrast_of
 from ..rollout import Failure, Group, rollout_groups, run_until_done
 from ..samples import TrainingSample
 from .advantages import has_signal, standard_deviation
@@ -98,19 +99,26 @@ class Collector:
         size, limit = self.plan.group_size, self.plan.rollout_limit_s
         how = {"seed": seed, "limit_s": limit, "at_once": self.plan.at_once}
         played = run_until_done(rollout_groups(self.agent, tasks, size, **how))
+        against: list[Group | None] = [None] * len(played)
+        if self.plan.shuffled:
+            against[:] = run_until_done(
+                rollout_groups(self.agent, tasks, self.plan.shuffled, shuffled=True, **{**how, "seed": seed + 1})
+            )
         tally.seconds += time.monotonic() - began
-        groups = [self._score(group, progress) for group in played]
+        groups = [self._score(group, progress, other) for group, other in zip(played, against, strict=True)]
         tally.add_groups(groups)
         mine = [(g.task.id, share) for g in groups if (share := _share_right(g)) is not None]
         self.curriculum.note(outcome for theirs in self.crew.all(mine) for outcome in theirs)
         return groups
 
-    def _score(self, group: Group, progress: float) -> Group:
+    def _score(self, group: Group, progress: float, shuffled: Group | None) -> Group:
+        """Every trajectory with its reward; `shuffled` holds the rollouts of the same task on shuffled frames."""
         scored, failures = [], list(group.failures)
         for trajectory in group.trajectories:
             try:
                 duration_s = self.agent.shelf.desk(trajectory.task.video).video.duration_s
-                context = RewardContext(duration_s=duration_s, progress=progress)
+                contrast = shuffled and contrast_of(group.trajectories, shuffled.trajectories)
+                context = RewardContext(duration_s=duration_s, progress=progress, contrast=contrast)
                 scored.append(self.plan.rubric.score(trajectory, context))
             except PlayheadError as error:
                 failures.append(Failure(rollout_id=trajectory.id, task_id=group.task.id, error=f"not scored: {error}"))

@@ -1,9 +1,10 @@
 """Guards: a run that goes wrong stops, and says why, before it spoils its checkpoint.
 
-    log-prob gap      what the trainer computes is not what the sampler said: wrong frames, positions, temperature or
-    weights not a number      in the loss or a gradient no tools          the policy stopped calling them (ParaVT's
-    "tool necessity gap") no format         episodes no longer end in an answer of their own no rollouts       every
-    one of them failed
+    log-prob gap    what the trainer computes is not what the sampler said: wrong frames, positions, temperature, weights
+    not a number    in the loss or a gradient
+    no tools        the policy stopped calling them (ParaVT's "tool necessity gap")
+    no format       episodes no longer end in an answer of their own
+    no rollouts     every one of them failed
 
 The first two are checked before the optimiser moves; the others look at the mean of the last steps against the first
 ones. All processes see the same figures, so all of them stop.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...core.errors import PlayheadError
 from ..rewards.rubric import Rubric
@@ -33,11 +33,9 @@ class Correction(str, Enum):
 
     NONE       nothing: in float32 the two are equal to 1e-6
     TOKEN      each token's loss is multiplied by min(ratio, cap), ratio = p_trainer / p_sampler (truncated importance
-    sampling,
-               F. Yao et al. 2025)
-    SEQUENCE   each rollout's loss by its product of ratios, 0 where that is above the cap (masked importance
-    sampling; TRL's default
-               with vLLM)
+               sampling, F. Yao et al. 2025)
+    SEQUENCE   each rollout's loss by its product of ratios, 0 where that is above the cap (masked importance sampling;
+               TRL's default with vLLM)
     CLIP       the ratio that the loss clips is taken against the sampler instead of the old policy
     """
 
@@ -63,6 +61,9 @@ class Plan:
     """So many times per step dropped groups are replaced by new ones (DAPO's dynamic sampling, bounded)."""
     correction: Correction = Correction.NONE
     correction_cap: float = 3.0
+    shuffled: int = 0
+    """So many more rollouts of each task on shuffled frames, for a rubric with T-GRPO's temporal contrast (Video-R1 takes half
+    a group). They are compared with, and not trained on."""
     curriculum: CurriculumOptions = field(default_factory=CurriculumOptions)
     limits: Limits = field(default_factory=Limits)
     rollout_limit_s: float = 600.0
@@ -92,6 +93,12 @@ class Plan:
                 "would differ; save_steps * gradient_accumulation_steps must be a multiple of steps_per_generation * "
                 f"num_iterations = {self.steps_per_generation * a.num_iterations}"
             )
+        cut = [f"{name}={value}" for name, value, off in _cuts(a) if value not in off]
+        if cut:
+            raise PlanError(
+                f"{', '.join(cut)}: rollouts are sampled from the whole distribution, whose log-probs the loss computes; what "
+                "cuts or bends it would make sampler and trainer differ. Leave it at its default, and use temperature"
+            )
         if a.use_vllm:
             raise PlanError(
                 "use_vllm is TRL's own way of generating; for rollouts on a vLLM server see train/grpo/server.py"
@@ -109,3 +116,13 @@ class Plan:
     def groups(self) -> int:
         """Groups of a step on each process."""
         return self.args.per_device_train_batch_size * self.steps_per_generation // self.group_size
+
+
+def _cuts(args: GRPOConfig) -> list[tuple[str, Any, tuple[Any, ...]]]:
+    """(field of TRL, its value, values at which it does nothing) of all that cuts or bends what is sampled from."""
+    return [
+        ("top_p", args.top_p, (None, 1.0)),
+        ("top_k", args.top_k, (None, 0, -1)),
+        ("min_p", args.min_p, (None, 0.0)),
+        ("repetition_penalty", args.repetition_penalty, (None, 1.0)),
+    ]

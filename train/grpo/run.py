@@ -88,6 +88,7 @@ def carry_out(recipe: Recipe, out: Path, data: Path | None = None, say: Say = pr
         DataError, ModelError: data or model are not usable.
     """
     from .trainer import AgentGRPOTrainer
+    from .weights import Replica, SameModule
 
     tasks = training_tasks(recipe.films, out / "films", data, say)
     agent, trained, sharded = _agent(recipe, tasks)
@@ -95,10 +96,9 @@ def carry_out(recipe: Recipe, out: Path, data: Path | None = None, say: Say = pr
         f"{len(tasks)} tasks, {recipe.plan.args.num_generations} rollouts of each that is asked; figures in {out}/metrics.jsonl"
     )
     features = None if recipe.train_vision else _features(agent)
-    trainer = AgentGRPOTrainer(agent, tasks, recipe.plan, model=trained, collator=_collator(agent, features))
+    sync = SameModule(agent.policy, vision=recipe.train_vision)
+    trainer = AgentGRPOTrainer(agent, tasks, recipe.plan, model=trained, sync=sync, collator=_collator(agent, features))
     if sharded:
-        from .weights import Replica
-
         gather = trainer._dist.gather_params
         trainer.sync = Replica(agent.policy, lambda: trainer.accelerator.unwrap_model(trainer.model_wrapped), gather)
     trainer.train()

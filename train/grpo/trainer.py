@@ -7,8 +7,7 @@ TRL keeps the loss in all its variants, the optimiser, accumulation, processes, 
 replaced:
 
     _prepare_inputs                         the batches of a step come from `Collector`: episodes of the real agent
-    _get_per_token_logps_and_entropies      the forward takes exactly what `SampleCollator` made, so frames that tools
-    showed are in it
+    _get_per_token_logps_and_entropies      the forward takes exactly what `SampleCollator` made, tools' frames too
     _save_checkpoint                        the curriculum's state goes beside the weights, last of all
 
 Invariants: what is trained on is what was sampled, token by token; at the weights of the sampler, the trainer's
@@ -37,7 +36,7 @@ from .collect import Collector, Round
 from .crew import Crew
 from .curriculum import Curriculum
 from .guards import Guards
-from .plan import Correction, Plan
+from .plan import Correction, Plan, PlanError
 from .records import Records, last_checkpoint, read_state, write_state
 from .weights import SameModule, WeightSync
 
@@ -56,6 +55,7 @@ class AgentGRPOTrainer(GRPOTrainer):
 
     Raises:
         ModelError: the policy is not exact.
+        PlanError: the agent cuts off part of the distribution (top_p).
         DataError: no tasks.
     """
 
@@ -71,7 +71,12 @@ class AgentGRPOTrainer(GRPOTrainer):
         **kwargs: Any,
     ) -> None:
         check_exact(agent.policy)
-        agent.temperature, agent.top_p = plan.args.temperature, 1.0
+        if agent.top_p != 1.0:
+            raise PlanError(
+                f"the agent samples with top_p={agent.top_p}: rollouts must come from the whole distribution, whose log-probs "
+                "the loss computes; make the agent with top_p=1.0"
+            )
+        agent.temperature = plan.args.temperature
         self.agent, self.plan = agent, plan
         renderer: Any = agent.policy.renderer
         rows = Dataset.from_dict({"prompt": [f"slot {i}" for i in range(max(2, plan.groups) * 64)]})

@@ -32,13 +32,17 @@ class WeightSync(Protocol):
 
 
 class SameModule:
-    """The engine of `policy` runs the trained module itself."""
+    """The engine of `policy` runs the trained module itself.
 
-    def __init__(self, policy: Any) -> None:
-        self._policy = policy
+    Args:
+        vision: the vision tower is trained too; else what it says of a frame is kept over the updates.
+    """
+
+    def __init__(self, policy: Any, *, vision: bool = True) -> None:
+        self._policy, self._vision = policy, vision
 
     def publish(self) -> None:
-        self._policy.weights_changed()
+        self._policy.weights_changed(vision=self._vision)
 
 
 class Replica:
@@ -46,8 +50,7 @@ class Replica:
 
     Args:
         trained: gives the module whose parameters may be sharded (DTensor, or ZeRO-3 with `gather`); asked when it is
-            needed,
-            since a trainer shards its model when it begins.
+            needed, since a trainer shards its model when it begins.
         gather: a context in which the given parameters are whole.
 
     `publish` raises a ModelError where the two do not have the same parameters.
