@@ -41,7 +41,7 @@ def test_the_shell_lines_name_real_commands(capsys: pytest.CaptureFixture[str]) 
     assert lines
     for line in lines:
         words = shlex.split(line)[1:]
-        command = words[:2] if words[0] in ("world", "eval") else words[:1]
+        command = words[:2] if words[0] in ("world", "eval", "train", "data", "rewards") else words[:1]
         assert run([*command, "--help"]) == 0
         told = capsys.readouterr().out
         assert all(word in told for word in words if word.startswith("--")), line
