@@ -33,7 +33,9 @@ types: $(STAMP)
 	$(BIN)/basedpyright
 
 bench: $(STAMP)
-	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script $(ARGS); done
+	test -d runs/bench/world || $(BIN)/playhead world make --out runs/bench/world --videos 4 --minutes 10,14 --seed 6000000
+	for name in decode question engine rollout; do echo "== $$name"; $(BIN)/python -m playhead.benchmarks.$$name || exit; done
+	for name in seeds crowd vote; do echo "== $$name"; $(BIN)/python -m playhead.benchmarks.$$name --data runs/bench/world || exit; done
 
 model: $(STAMP)
 	$(BIN)/python -m playhead.train $(ARGS)

@@ -8,14 +8,20 @@ rests on the container's index; only speed does.
 
 AVI has no presentation times: pictures with B-frames get FFmpeg's guesses there, up to one frame late.
 
+On the way to a target, pictures that no other picture refers to are not decoded (FFmpeg's `skip_frame`). That too rests on an
+estimate, of how long a picture is shown, so what came out is checked again: where a picture passed over lies between the frame
+that was found and its target, the stretch is decoded once more in full, and all of the file from there on.
+
 Damage: a packet that does not decode is skipped and counted, and a `VideoWarning` says where; what decodes is given.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
 from itertools import chain, pairwise
 from types import TracebackType
@@ -36,6 +42,8 @@ _SEEK_GAP_S = 1.0
 _MAX_DEMUX_ERRORS = 32
 # MPEG program streams (VOB) time only some of their pictures: after a seek FFmpeg guesses the others, by half a frame wrong.
 _NO_SEEKS = ("mpeg", "mpegvideo")
+# Their decoders take `skip_frame` packet by packet (that of AV1 keeps what it was opened with).
+_SKIPS = ("h264", "hevc", "mpeg4", "mpeg1video", "mpeg2video")
 # Each frame thread holds a frame in flight: more of them only fill memory and decode past the target.
 _THREADS = min(8, os.cpu_count() or 1)
 # Local files only: a playlist posing as a video must not make FFmpeg open addresses that it names.
@@ -60,7 +68,7 @@ class Reader:
     """One open file and its position. Use as a context manager; one thread at a time."""
 
     def __init__(self, track: Track, *, threads: bool = True, quiet: bool = False) -> None:
-        self._track = track
+        self.track = track
         self._quiet = quiet or track.damaged
         try:
             self._container = open_container(str(track.path), track.stall_s)
@@ -75,6 +83,11 @@ class Reader:
         self.damaged: list[float | None] = []
         """Where packets failed to decode, in seconds; None where the packet did not even say when."""
         self._moved = False
+        self._target: int | None = None
+        rate = stream.average_rate if stream.codec_context.codec.name in _SKIPS else None
+        self._margin = round(2 / rate / track.time_base) if rate else None
+        """Pictures that start so long before the target are hardly the one shown at it. None: everything is decoded."""
+        self._latest_passed = -math.inf
         self.timeless = False
         """True once a frame came without a timestamp."""
         self.disordered = 0
@@ -91,7 +104,7 @@ class Reader:
 
         None when the picture's stream has no packet there.
         """
-        track, any_s, end, last, longest = self._track, 0.0, 0, None, 0
+        track, any_s, end, last, longest = self.track, 0.0, 0, None, 0
         if not self._seek(pts):
             self._seek(None)
         for packet in self._packets(every_stream=True):
@@ -141,7 +154,7 @@ class Reader:
             last = frame
         if last is None:
             return None
-        return self._track.seconds(_pts(last) + (last.duration or gap)), _pts(last)
+        return self.track.seconds(_pts(last) + (last.duration or gap)), _pts(last)
 
     def __enter__(self) -> Reader:
         return self
@@ -151,7 +164,7 @@ class Reader:
         if self.damaged and kind is None and not self._quiet:
             where = next((f" near {t:.1f} s" for t in self.damaged if t is not None), "")
             warnings.warn(
-                f"{self._track.path}: {len(self.damaged)} packets are damaged{where}; frames there are missing",
+                f"{self.track.path}: {len(self.damaged)} packets are damaged{where}; frames there are missing",
                 VideoWarning,
                 stacklevel=2,
             )
@@ -165,7 +178,7 @@ class Reader:
         """Frames in presentation order, the first of them at or before `pts` wherever the file has such a frame."""
         if self.container_name in _NO_SEEKS:
             return self.from_start()
-        step = max(1, round(1 / self._track.time_base))
+        step = max(1, round(1 / self.track.time_base))
         start = self._stream.start_time or 0
         back = 0
         while pts - back > start and self._seek(pts - back):
@@ -176,9 +189,20 @@ class Reader:
             back = 2 * back or step
         return self.from_start()
 
+    def aim(self, target: int) -> None:
+        """Only the frame shown at `target` is wanted now: what lies well before it may be passed over."""
+        self._target = target
+
+    def passed_over(self, frame: VideoFrame | None) -> bool:
+        """True when a picture later than `frame` was perhaps passed over; from then on none is."""
+        missed = frame is not None and _pts(frame) < self._latest_passed
+        if missed:
+            self._margin, self._latest_passed = None, -math.inf
+        return missed
+
     def better_to_seek(self, position: int, target: int) -> bool:
         """True when a keyframe lies far enough between the frame at hand and the target."""
-        gap = round(_SEEK_GAP_S / self._track.time_base)
+        gap = round(_SEEK_GAP_S / self.track.time_base)
         if target - position <= gap or self.container_name in _NO_SEEKS:
             return False
         entries = self._stream.index_entries
@@ -204,14 +228,14 @@ class Reader:
     def _reopen(self) -> None:
         threads = self._stream.thread_type
         self._container.close()
-        self._container = open_container(str(self._track.path), self._track.stall_s)
-        stream = self._container.streams[self._track.stream]
+        self._container = open_container(str(self.track.path), self.track.stall_s)
+        stream = self._container.streams[self.track.stream]
         assert isinstance(stream, VideoStream)
         self._stream = stream
         stream.thread_type, stream.codec_context.thread_count = threads, _THREADS
 
     def _decode(self, *, after_seek: bool) -> Iterator[VideoFrame]:
-        stall, last, earliest = Stall(self._track), None, None
+        stall, last, earliest = Stall(self.track), None, None
         for packet in self._packets():
             stall.check()
             if packet is not None and after_seek and earliest is None:
@@ -231,14 +255,27 @@ class Reader:
                 yield frame
                 stall.progress()
 
+    def _economise(self, packet: av.Packet[VideoStream] | None) -> None:
+        """Have the decoder leave out what no picture refers to, while the target is far."""
+        pts = packet.pts if packet is not None else None
+        far = (
+            pts is not None and self._target is not None and self._margin is not None and pts < self._target - self._margin
+        )
+        wanted = "NONREF" if far else "DEFAULT"
+        if self._stream.codec_context.skip_frame != wanted:
+            self._stream.codec_context.skip_frame = wanted
+        if far:
+            self._latest_passed = max(self._latest_passed, pts or 0)
+
     def _decode_packet(self, packet: av.Packet[VideoStream] | None) -> list[VideoFrame]:
+        self._economise(packet)
         try:
             frames = self._stream.codec_context.decode(packet)
         except av.error.EOFError:
             return []
         except (av.error.FFmpegError, OSError, MemoryError):
             at = packet.pts if packet is not None else None
-            self.damaged.append(None if at is None else self._track.seconds(at))
+            self.damaged.append(None if at is None else self.track.seconds(at))
             return []
         return frames
 
@@ -288,29 +325,72 @@ def _painted(track: Track, painter: Painter, frame: VideoFrame) -> DecodedFrame:
         raise VideoError(f"{track.path}: the frame at {at_s:.3f} s ({kind}) cannot be made RGB ({error})") from None
 
 
+class _Walk:
+    """A way through a file from target to target, none before the last."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._frames: Iterator[VideoFrame] = iter(())
+        self._current: VideoFrame | None = None
+        self._ahead: VideoFrame | None = None
+
+    def to(self, target: int) -> VideoFrame | None:
+        """The frame shown at timestamp `target`; None when nothing decodes there."""
+        self._reader.aim(target)
+        if self._current is None or (self._ahead and self._reader.better_to_seek(_pts(self._ahead), target)):
+            self._seek(target)
+        self._advance(target)
+        if self._reader.passed_over(self._current):
+            self._seek(target)
+            self._advance(target)
+        return self._current
+
+    def _seek(self, target: int) -> None:
+        self._frames = self._reader.walk(target)
+        self._current = self._ahead = next(self._frames, None)
+
+    def _advance(self, target: int) -> None:
+        while self._ahead is not None and _pts(self._ahead) <= target:
+            self._current, self._ahead = self._ahead, next(self._frames, None)
+
+
+def _found(reader: Reader, times_s: Iterable[float]) -> Iterator[VideoFrame]:
+    walk, track = _Walk(reader), reader.track
+    for t_s in times_s:
+        frame = walk.to(track.pts(t_s))
+        if frame is None:
+            raise VideoError(f"{track.path}: no frame could be decoded at {t_s:.3f} s")
+        yield frame
+
+
+def _painted_beside(track: Track, painter: Painter, frames: Iterator[VideoFrame]) -> Iterator[DecodedFrame]:
+    """Each frame painted in a thread while the next is looked for, one that comes again only once."""
+    last: VideoFrame | None = None
+    painted: Future[DecodedFrame] | None = None
+    with ThreadPoolExecutor(1, "paint") as pool:
+        try:
+            for frame in frames:
+                ready = painted
+                if painted is None or frame is not last:
+                    last, painted = frame, pool.submit(_painted, track, painter, frame)
+                if ready is not None:
+                    yield ready.result()
+        except VideoError:
+            if painted is not None:  # what was found before is still given
+                yield painted.result()
+            raise
+        if painted is not None:
+            yield painted.result()
+
+
 class PyavDecoder:
     """See the module and `Decoder`."""
 
     name = "pyav"
 
     def shown(self, track: Track, times_s: Iterable[float], size: tuple[int, int] | None) -> Iterator[DecodedFrame]:
-        painter, made = Painter(size or (track.width, track.height)), None
         with Reader(track) as reader:
-            frames: Iterator[VideoFrame] | None = None
-            current: VideoFrame | None = None
-            ahead: VideoFrame | None = None
-            for t_s in times_s:
-                target = track.pts(t_s)
-                if frames is None or current is None or (ahead and reader.better_to_seek(_pts(ahead), target)):
-                    frames = reader.walk(target)
-                    current = ahead = next(frames, None)
-                    if current is None:
-                        raise VideoError(f"{track.path}: no frame could be decoded at {t_s:.3f} s")
-                while ahead is not None and _pts(ahead) <= target:
-                    current, ahead = ahead, next(frames, None)
-                if made is None or made[0] != _pts(current):
-                    made = _pts(current), _painted(track, painter, current)
-                yield made[1]
+            yield from _painted_beside(track, Painter(size or (track.width, track.height)), _found(reader, times_s))
 
     def every(self, track: Track, start_s: float, end_s: float, size: tuple[int, int] | None) -> Iterator[DecodedFrame]:
         painter = Painter(size or (track.width, track.height))

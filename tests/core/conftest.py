@@ -120,6 +120,15 @@ def _vfr(path: Path) -> Made:
     return Made(path, [t / 1000 for t in ticks], ticks[-1] / 1000 + 0.04)
 
 
+def _pauses(path: Path) -> Made:
+    """A steady rate with pictures now and then that stay for seconds, many of them such that no other refers to them."""
+    ticks = [0]
+    for i in range(89):
+        ticks.append(ticks[-1] + (3000 if i % 11 == 10 else 40))
+    write(path, ticks, options={"x264-params": "bframes=3:b-pyramid=none:b-adapt=0:scenecut=0:keyint=250"})
+    return Made(path, [t / 1000 for t in ticks], ticks[-1] / 1000 + 0.04)
+
+
 def _late_start(path: Path) -> Made:
     """The only stream starts at PTS 0.5 s: that is the start of the presentation, 0 s."""
     write(path, [500 + t for t in CFR])
@@ -212,6 +221,7 @@ MAKERS: dict[str, Callable[[Path], Made]] = {
     "open_gop.mp4": _open_gop,
     "intra_refresh.mp4": _intra_refresh,
     "vfr.mp4": _vfr,
+    "pauses.mp4": _pauses,
     "late_start.mp4": _late_start,
     "late_picture.mp4": _late_picture,
     "long_sound.mkv": _long_sound,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from playhead.core.decoders import DECODERS
+from playhead.core.decoders.pyav import Reader
 from playhead.core.errors import VideoError
 from playhead.core.video import Video
 
@@ -63,6 +64,23 @@ def test_far_jumps_find_the_same_frames(file: Made, decoder: str) -> None:
     for t in (video.duration_s * x for x in (0.93, 0.11, 0.52, 0.51, 0.0, 0.999)):
         (frame,) = video.frames_at([t])
         assert read_card(frame.pixels) == file.shown(t), t
+
+
+def test_pictures_are_passed_over_only_where_nobody_sees_them(
+    made: Callable[[str], Made], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decoding saves what no picture refers to; a picture that stays for seconds and was passed over is gone back for."""
+    back: list[bool] = []
+    passed_over = Reader.passed_over
+    monkeypatch.setattr(Reader, "passed_over", lambda self, frame: back.append(passed_over(self, frame)) or back[-1])
+    for name, missed in (("cfr.mp4", False), ("pauses.mp4", True)):
+        file = made(name)
+        times = [file.end_s * i / 20 for i in range(1, 20)]
+        back.clear()
+        frames = Video.open(file.path).frames_at(times)
+        assert [read_card(f.pixels) for f in frames] == [file.shown(t) for t in times]
+        assert any(back) == missed, name
+    assert sum(back) == 1, "and from then on all is decoded"
 
 
 def test_times_outside_are_the_nearest_frame(file: Made, decoder: str) -> None:

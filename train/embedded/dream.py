@@ -40,6 +40,8 @@ from .codes import frame_code
 WINDOW_S, STRIDE_S = 12.0, 2.0
 MAX_TURNS = 7
 SKIM_FRAMES = 4
+MINUTES = (8, 75)
+"""Lengths of the dreamt films: a model asked about a longer one meets times whose first digits it never wrote."""
 NO_CHOICES = 0.3
 """Share of episodes whose options are left out: people ask without any."""
 TOOLS = EMBEDDED_PROFILE.tools or ()
@@ -102,7 +104,7 @@ class Dreamer:
         if seed >= HELD_OUT_SEED:
             raise ValueError(f"seed {seed} is held out: train on seeds below {HELD_OUT_SEED}")
         rng = random.Random(f"dream-{seed}")
-        cast = make_cast(seed, rng.uniform(8, 40), rich=self.rich)
+        cast = make_cast(seed, rng.uniform(*MINUTES), rich=self.rich)
         tasks = make_tasks(cast, "dream.mp4", "dream", kinds=self.kinds)
         episodes = [self._episode(task, cast, rng) for task in tasks if task.kind in KINDS]
         openings = [self._opening(cast, rng) for _ in range(3)]

@@ -5,7 +5,8 @@ tokenizer is a byte-level BPE, so it takes any text; its pre-tokenizer keeps tog
 the time: an object's name (" red star"), two digits of a time, the scaffolding of a tool call. One token for one idea
 is what lets 5M parameters reason in few steps.
 
-    write_untrained(out, perception, corpus())      # what language training starts from
+    write_untrained(out, perception, corpus())           # what language training starts from
+    write_widened(out, checkpoint, perception, corpus()) # a trained one, with a vocabulary for more kinds of questions
 """
 
 from __future__ import annotations
@@ -207,6 +208,34 @@ def write_untrained(out: Path, perception: Path, corpus: list[str], layers: int 
     model = build_model(build_config(tokenizer, tower.config.to_dict(), layers))  # type: ignore[union-attr]
     model.model.visual.load_state_dict(tower.state_dict())
     _align(model, tokenizer)
+    model.save_pretrained(out)
+    build_processor(tokenizer).save_pretrained(out)
+
+
+def write_widened(out: Path, checkpoint: Path, perception: Path, corpus: list[str]) -> None:
+    """A checkpoint folder with the language model of `checkpoint`, the tower of `perception` and a tokenizer made for `corpus`.
+
+    A token that both tokenizers have keeps its embedding; a new one begins as the mean of the old tokens that its text was
+    made of, so nothing that was learnt is lost by the new vocabulary.
+    """
+    import torch
+    from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration
+
+    from .perception import load_tower
+
+    old = AutoTokenizer.from_pretrained(checkpoint)
+    learnt = Qwen3VLForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
+    tokenizer, tower = build_tokenizer(corpus), load_tower(perception)
+    layers = learnt.config.text_config.num_hidden_layers
+    model = build_model(build_config(tokenizer, tower.config.to_dict(), layers))  # type: ignore[union-attr]
+    embedding, known = model.get_input_embeddings().weight.data, old.get_vocab()
+    weights = {n: w for n, w in learnt.model.language_model.state_dict().items() if not n.startswith("embed_tokens")}
+    model.model.language_model.load_state_dict(weights, strict=False)
+    for token, place in tokenizer.get_vocab().items():
+        text = tokenizer.convert_tokens_to_string([token])
+        pieces = [known[token]] if token in known else old.encode(text, add_special_tokens=False)
+        embedding[place] = learnt.get_input_embeddings().weight.data[pieces].mean(0)
+    model.model.visual.load_state_dict(tower.state_dict())
     model.save_pretrained(out)
     build_processor(tokenizer).save_pretrained(out)
 
