@@ -24,5 +24,5 @@ EMBEDDED_PROFILE = Profile(
         "on any other footage its answers mean nothing. Use --model there, with a Qwen3-VL, Qwen2.5-VL or SmolVLM2 "
         "checkpoint or the address of an OpenAI-compatible server."
     ),
-    tools=("search_clips", "temporal_zoom", "caption_frames"),
+    tools=("search_clips", "temporal_zoom", "caption_frames", "search_subtitles", "crop_frame"),
 )

@@ -6,6 +6,9 @@ What is LangGraph's own passes through its serializer, with pickle off and no ty
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
@@ -60,3 +63,17 @@ def _unpack(value: Any) -> Any:
     if name in _TYPES:
         return from_plain(_TYPES[name], value["value"], f"checkpoint, {name}")
     return {k: _unpack(v) for k, v in value.items()}
+
+
+@asynccontextmanager
+async def open_saver(path: Path | None) -> AsyncIterator[Any]:
+    """A saver of the graph's state in an SQLite file, made where there is none; None for no file."""
+    if path is None:
+        yield None
+        return
+    import aiosqlite
+    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    async with aiosqlite.connect(path, timeout=30.0) as connection:
+        yield AsyncSqliteSaver(connection, serde=StateSerializer())

@@ -17,30 +17,29 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ..core.budget import Budget, Usage
 from ..core.errors import DataError, ModelError, PlayheadError
-from ..core.frames import FrameStore
 from ..core.home import cache_dir
 from ..core.nouns import Answer, StopReason, Task
 from ..core.policy import Policy
 from ..core.trajectory import Trajectory, new_id
 from ..core.video import Video
 from ..tools.contract import Tool
-from ..tools.toolbox import Toolbox, default_toolbox, tools_for
+from ..tools.toolbox import Toolbox, tools_for
 from .desk import Desk, Shelf
-from .embedded import EMBEDDED, EMBEDDED_PROFILE, checkpoint_dir
-from .events import Event, Finished, Indexing
+from .embedded import EMBEDDED
+from .events import Event, Finished
 from .manner import Manner
-from .profile import PROFILE_FILE, Profile, load_profile
+from .opening import open_encoder, open_notebook, open_policy, open_strategy, open_toolbox, with_skim
+from .profile import Profile
+from .streaming import indexing, streamed
 
 if TYPE_CHECKING:
     from ..memory.encoder import Encoder
-    from ..memory.text import TextMemory
     from .episode import Episode
     from .policies.loading import LoadOptions
     from .scaling.strategy import Scaled, Strategy
@@ -120,17 +119,17 @@ class VideoAgent:
         report: Callable[[str], None] | None = None,
     ) -> None:
         home = cache_dir() if home is None else home
-        self.policy, self.store, own = _policy(model, frames or home / "frames", device, load)
+        self.policy, self.store, own = open_policy(model, frames or home / "frames", device, load)
         self.profile = profile or own
         chosen = self.profile.tools if tools is None else tools
-        self.toolbox, self._tools_by_video = _toolbox(chosen), chosen is None
-        self.notebook = _notebook(home / NOTEBOOK_FILE if notebook is True else notebook)
+        self.toolbox, self._tools_by_video = open_toolbox(chosen), chosen is None
+        self.notebook = open_notebook(home / NOTEBOOK_FILE if notebook is True else notebook)
         if skim_frames is not None:
-            self.profile = _with_skim(self.profile, skim_frames)
+            self.profile = with_skim(self.profile, skim_frames)
         self.budget, self.given_budget = budget or self.profile.budget, budget
         self.seed, self.temperature, self.top_p = seed, temperature, top_p
         self.checkpoints = checkpoints
-        self.shelf = Shelf(self.store, lambda: _encoder(encoder, device), home / "index", report or _LOG.warning)
+        self.shelf = Shelf(self.store, lambda: open_encoder(encoder, device), home / "index", report or _LOG.warning)
 
     def ask(
         self,
@@ -170,13 +169,13 @@ class VideoAgent:
             StrategyError: there is no such strategy or parameter.
         """
         task = Task(id=run_id or new_id(), question=question, video=str(video), choices=tuple(choices))
-        chosen = _strategy(strategy)
+        chosen = open_strategy(strategy)
         desk = await asyncio.to_thread(self.shelf.desk, task.video)
         if chosen is not None:
             from .scaling.stream import scaled_events
 
             if chosen.uses_tools and self.needs_index:
-                async for event in _indexing(desk):
+                async for event in indexing(desk):
                     yield event
             async for event in scaled_events(self, task, chosen):
                 yield event
@@ -244,19 +243,20 @@ class VideoAgent:
     ) -> AsyncIterator[Event]:
         from .episode import fresh_state
         from .graph import build_graph, build_saved_graph
+        from .saving import open_saver
 
         if manner.tools and self.needs_index:
-            async for event in _indexing(desk):
+            async for event in indexing(desk):
                 yield event
         # Captions belong to their run, so that no run sees what another one wrote; they are saved where the run is.
         await asyncio.to_thread(self.toolbox_for, desk.video)  # reads subtitles, once
         episode = self.episode(desk, run_id, manner)
         state: dict[str, Any] = {}
         try:
-            async with _saver(self.checkpoints) as saver:
+            async with open_saver(self.checkpoints) as saver:
                 graph = build_graph() if saver is None else build_saved_graph(saver)
                 start = fresh_state(task, seed) if manner.start is None else manner.start
-                async for event in _stream(graph, episode, start, saved=saver is not None, listening=listening):
+                async for event in streamed(graph, episode, start, saved=saver is not None, listening=listening):
                     if isinstance(event, dict):
                         state = event
                     else:
@@ -288,7 +288,7 @@ class VideoAgent:
 
         profile = self.profile
         if manner.skim_frames is not None:
-            profile = _with_skim(profile, manner.skim_frames)
+            profile = with_skim(profile, manner.skim_frames)
         if manner.turn_tokens is not None:
             profile = replace(profile, turn_tokens=manner.turn_tokens)
         texts = ":memory:" if self.checkpoints is None else self.checkpoints.parent / f"{run_id}.texts.sqlite"
@@ -326,124 +326,6 @@ class VideoAgent:
             exact=self.policy.exact and all(turn.completion.exact for turn in state.get("turns", ())),
             temperature=self.temperature if manner.temperature is None else manner.temperature,
         )
-
-
-async def _stream(graph: Any, episode: Episode, start: Any, *, saved: bool, listening: bool) -> AsyncIterator[Any]:
-    """Events of the graph, with its last state (a dict) at the end; goes on from a checkpoint where there is one."""
-    # The recursion limit counts nodes; our own limits end an episode long before.
-    config = {"configurable": {"thread_id": episode.run_id}, "recursion_limit": 100_000}
-    task, seed = start["task"], start["seed"]
-    if saved:
-        snapshot = await graph.aget_state(config)
-        if snapshot.values:
-            if (snapshot.values["task"].question, snapshot.values["seed"]) != (task.question, seed):
-                raise DataError(f"run {episode.run_id} is saved with another question or seed; choose another run id")
-            if not snapshot.next:
-                yield snapshot.values
-                return
-            start = None
-    state: dict[str, Any] = {}
-    how = {"durability": "sync"} if saved else {}
-    modes = ["custom", "values"] if listening else ["values"]  # what is streamed wakes the loop each time
-    async for mode, chunk in graph.astream(start, config, context=episode, stream_mode=modes, **how):
-        if mode == "custom":
-            yield chunk
-        else:
-            state = chunk
-    yield state
-
-
-async def _indexing(desk: Desk) -> AsyncIterator[Event]:
-    """Build the index in a thread; yields how far it is, if there is anything to build."""
-    loop, shares = asyncio.get_running_loop(), asyncio.Queue[float | None]()
-
-    def tell(share: float | None) -> None:
-        loop.call_soon_threadsafe(shares.put_nowait, share)
-
-    def build() -> None:
-        try:
-            desk.lazy_index.ready(tell)
-        finally:
-            tell(None)
-
-    building = asyncio.create_task(asyncio.to_thread(build))
-    while (share := await shares.get()) is not None:
-        yield Indexing(share=share)
-    await building
-
-
-@asynccontextmanager
-async def _saver(path: Path | None) -> AsyncIterator[Any]:
-    if path is None:
-        yield None
-        return
-    import aiosqlite
-    from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-
-    from .saving import StateSerializer
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    async with aiosqlite.connect(path, timeout=30.0) as connection:
-        yield AsyncSqliteSaver(connection, serde=StateSerializer())
-
-
-def _policy(
-    model: str | Policy, frames: Path, device: str | None, load: LoadOptions | None
-) -> tuple[Policy, FrameStore, Profile]:
-    """(the policy, the store that holds its frames, its profile)."""
-    if load is not None and (not isinstance(model, str) or model.startswith(("http://", "https://"))):
-        raise ModelError("load options are for models that are loaded in this process, by folder or hub id")
-    if not isinstance(model, str):
-        store = getattr(model, "store", None)
-        return model, store if isinstance(store, FrameStore) else FrameStore(frames), Profile()
-    store = FrameStore(frames)
-    if model.startswith(("http://", "https://")):
-        from .policies.openai import OpenAIPolicy
-
-        return OpenAIPolicy.from_url(model, store), store, Profile()
-    folder = checkpoint_dir() if model == EMBEDDED else Path(model).expanduser()
-    if model == EMBEDDED and not (folder / "config.json").is_file():
-        raise ModelError(f"the embedded model is not in {folder}; `make model` trains it")
-    from .policies.transformers import TransformersPolicy
-
-    name = model if model == EMBEDDED or not folder.is_dir() else str(folder)
-    source = folder if model == EMBEDDED else model
-    policy = TransformersPolicy.load(source, store, device=device, name=name, options=load)
-    if model == EMBEDDED and not (folder / PROFILE_FILE).is_file():
-        return policy, store, EMBEDDED_PROFILE
-    return policy, store, load_profile(folder)
-
-
-def _toolbox(tools: Sequence[str | Tool] | None) -> Toolbox:
-    if tools is None:
-        return default_toolbox()
-    return Toolbox(t for tool in tools for t in ([tool] if isinstance(tool, Tool) else default_toolbox([tool]).tools))
-
-
-def _notebook(path: Path | Literal[False]) -> TextMemory | None:
-    from ..memory.text import TextMemory
-
-    return TextMemory(path) if path else None
-
-
-def _strategy(strategy: str | Strategy | None) -> Strategy | None:
-    if not isinstance(strategy, str):
-        return strategy
-    from .scaling.spec import parse_strategy
-
-    return parse_strategy(strategy)
-
-
-def _encoder(spec: str | Encoder, device: str | None) -> Encoder:
-    from ..memory.encoder import load_encoder
-
-    return load_encoder(spec, device=device or "cpu") if isinstance(spec, str) else spec
-
-
-def _with_skim(profile: Profile, skim_frames: int) -> Profile:
-    if skim_frames < 0:
-        raise ValueError(f"skim_frames must be 0 or more; got {skim_frames}")
-    return replace(profile, skim_frames=skim_frames)
 
 
 def _run_to_end(coroutine: Any) -> Result:

@@ -23,7 +23,8 @@ OWNERS = {
     "decord": ("core/decoders/decord.py",),
     "faiss": ("memory/index.py",),
     "open_clip": ("memory/encoder.py", "train/embedded/clip.py"),
-    "langgraph": ("agent/graph.py", "agent/saving.py", "agent/video_agent.py"),  # the graph, and what saves its state
+    "langgraph": ("agent/graph.py", "agent/saving.py"),  # the graph, and what saves its state
+    "matplotlib": ("train/curves.py", "evals/picture.py"),
     "trl": ("train/",),
     "peft": ("train/",),
 }

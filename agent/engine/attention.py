@@ -63,7 +63,8 @@ class Piece:
 
 
 class Plan:
-    """What one forward pass attends to. The nodes have room for the new tokens, which are not counted in `length` yet."""
+    """What one forward pass attends to: `segments` in the order of their rows. The nodes have room for the new tokens, which
+    are not counted in `length` yet."""
 
     def __init__(self, segments: Sequence[Segment], device: torch.device) -> None:
         self.segments = segments
@@ -116,10 +117,13 @@ def _past_pieces(segments: Sequence[Segment], device: torch.device) -> Iterator[
     for node, viewers in views.items():
         begin = 0
         for end in sorted({seen for seen, _ in viewers}):
-            rows = sorted(row for seen, s in viewers if seen >= end for row in s.rows)
-            together = rows[-1] - rows[0] == len(rows) - 1
-            where = slice(rows[0], rows[-1] + 1) if together else torch.tensor(rows, device=device)
-            yield Piece(node, begin, end, rows, where)
+            seers = [s.rows for seen, s in viewers if seen >= end]  # in order, as the segments are
+            rows = range(seers[0].start, seers[-1].stop)
+            if len(rows) == sum(map(len, seers)):
+                yield Piece(node, begin, end, rows, slice(rows.start, rows.stop))
+            else:
+                apart = [row for some in seers for row in some]
+                yield Piece(node, begin, end, apart, torch.tensor(apart, device=device))
             begin = end
 
 

@@ -69,7 +69,9 @@ class Stepper:
             hidden_1ND = self._family.hidden(ids_1N.to(device), positions_A1N.to(device), NoCache(), image_SD, deepstack)
             plan.check()
             hidden_ND = hidden_1ND[0]
-            return self._family.logits(hidden_ND if len(last) == row else hidden_ND[last]) if last else None
+            if len(last) != row:  # a slice where that will do: it copies nothing
+                hidden_ND = hidden_ND[-1:] if last == [row - 1] else hidden_ND[last]
+            return self._family.logits(hidden_ND) if last else None
 
     def _inputs(self, spans: Sequence[tuple[Job, int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens (1, N) and positions (A, 1, N)."""

@@ -185,7 +185,7 @@ def test_models_that_cannot_be_had_are_refused_at_the_door(tmp_path, monkeypatch
         VideoAgent("http://localhost:8000/v1", home=tmp_path)
     with pytest.raises(ModelError, match="no model there"):
         VideoAgent(str(tmp_path / "none"), home=tmp_path)
-    monkeypatch.setattr("playhead.agent.video_agent.checkpoint_dir", lambda: tmp_path / "vlm")
+    monkeypatch.setattr("playhead.agent.opening.checkpoint_dir", lambda: tmp_path / "vlm")
     with pytest.raises(ModelError, match="make model"):
         VideoAgent(home=tmp_path)
 

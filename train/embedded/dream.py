@@ -44,8 +44,8 @@ MINUTES = (8, 75)
 """Lengths of the dreamt films: a model asked about a longer one meets times whose first digits it never wrote."""
 NO_CHOICES = 0.3
 """Share of episodes whose options are left out: people ask without any."""
-TOOLS = EMBEDDED_PROFILE.tools or ()
-RICH_TOOLS = tuple(dict.fromkeys((*TOOLS, "search_subtitles", "crop_frame")))
+RICH_TOOLS = EMBEDDED_PROFILE.tools or ()
+TOOLS = tuple(name for name in RICH_TOOLS if name not in ("search_subtitles", "crop_frame"))
 
 
 def tools_of(kinds: Iterable[str]) -> tuple[str, ...]:
