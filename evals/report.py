@@ -29,7 +29,7 @@ def summarise(results: Sequence[TaskResult], manifest: dict[str, Any]) -> dict[s
         "kinds": {kind: _shares([r for r in results if r.kind == kind]) for kind in kinds},
         "calls": calls,
         "malformed_calls": malformed,
-        "malformed_share": malformed / max(1, calls),
+        "malformed_share": malformed / calls if calls else None,
         "errors": sum(r.error is not None for r in results),
         "stop_reasons": {s: sum(r.stop_reason == s for r in results) for s in sorted({r.stop_reason for r in results})},
         "mean_cost": {name: mean(float(getattr(r, name)) for r in results) for name in _COSTS},
@@ -70,10 +70,17 @@ def table(summary: dict[str, Any], results: Iterable[TaskResult]) -> Table:
     out.add_section()
     out.add_row(*_row("all", summary, done), style="bold")
     out.caption = (
-        f"malformed calls {summary['malformed_calls']} of {summary['calls']} ({summary['malformed_share']:.2%}) · "
+        f"{_malformed(summary)} · "
         f"any gold span seen in {_percent(summary['any_gold_seen'])} · errors {summary['errors']}"
     )
     return out
+
+
+def _malformed(summary: dict[str, Any]) -> str:
+    count, share_ = summary["malformed_calls"], summary["malformed_share"]
+    if share_ is None:  # no tools: what is malformed is a turn without an answer
+        return f"turns without an answer {count}"
+    return f"malformed calls {count} of {summary['calls']} ({share_:.2%})"
 
 
 def _row(kind: str, part: dict[str, Any], results: Sequence[TaskResult]) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from ...core.nouns import Frame
 from ..families.contract import VISION_BATCH, FrameFeatures
@@ -17,6 +18,15 @@ FrameKey = tuple[str, int, int]
 
 def frame_key(frame: Frame) -> FrameKey:
     return frame.sha256, frame.width, frame.height
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """Frames that went through the tower together. Their features are slices of one output, so they are kept and dropped as
+    one: a copy of each would cost a fifth of all that the engine does in a turn."""
+
+    keys: tuple[FrameKey, ...]
+    nbytes: int
 
 
 class VisionCache:
@@ -29,7 +39,9 @@ class VisionCache:
     def __init__(self, encode: Callable[[Sequence[Frame]], Sequence[FrameFeatures]], max_bytes: int) -> None:
         self._encode = encode
         self._max_bytes = max_bytes
-        self._held: OrderedDict[FrameKey, FrameFeatures] = OrderedDict()
+        self._held: dict[FrameKey, tuple[FrameFeatures, Block]] = {}
+        self._blocks: OrderedDict[Block, None] = OrderedDict()
+        """Longest unused first; a block is used when any of its frames is."""
         self.nbytes = 0
         self.encoded = 0
         """Frames that went through the tower so far."""
@@ -47,28 +59,30 @@ class VisionCache:
         missing: list[Frame] = []
         for key, frame in wanted.items():
             if key in self._held:
-                self._held.move_to_end(key)
-                found[key] = self._held[key]
+                found[key], block = self._held[key]
+                self._blocks.move_to_end(block)
             else:
                 missing.append(frame)
         for i in range(0, len(missing), VISION_BATCH):
             batch = missing[i : i + VISION_BATCH]
-            for frame, features in zip(batch, self._encode(batch), strict=True):
-                # A clone: a slice of the tower's output would keep its whole batch in memory.
-                found[frame_key(frame)] = self._keep(frame_key(frame), features.clone())
+            features = dict(zip(map(frame_key, batch), self._encode(batch), strict=True))
+            block = Block(tuple(features), sum(f.nbytes for f in features.values()))
+            self._held |= {key: (f, block) for key, f in features.items()}
+            self._blocks[block] = None
+            self.nbytes += block.nbytes
             self.encoded += len(batch)
+            found |= features
         self._trim()
         return found
 
     def clear(self) -> None:
         self._held.clear()
+        self._blocks.clear()
         self.nbytes = 0
 
-    def _keep(self, key: FrameKey, features: FrameFeatures) -> FrameFeatures:
-        self._held[key] = features
-        self.nbytes += features.nbytes
-        return features
-
     def _trim(self) -> None:
-        while self._held and self.nbytes > self._max_bytes:
-            self.nbytes -= self._held.popitem(last=False)[1].nbytes
+        while self._blocks and self.nbytes > self._max_bytes:
+            block, _ = self._blocks.popitem(last=False)
+            self.nbytes -= block.nbytes
+            for key in block.keys:
+                del self._held[key]

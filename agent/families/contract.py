@@ -31,10 +31,6 @@ class FrameFeatures:
     def nbytes(self) -> int:
         return self.image_ND.nbytes + sum(d.nbytes for d in self.deepstack)
 
-    def clone(self) -> FrameFeatures:
-        """Features of their own: a slice would keep its whole batch in memory."""
-        return FrameFeatures(self.image_ND.clone(), tuple(d.clone() for d in self.deepstack))
-
 
 class ModelFamily(Protocol):
     """A loaded model and its renderer. Stateless: the caller holds caches and locks."""

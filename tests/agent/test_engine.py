@@ -117,6 +117,23 @@ def test_five_turns_with_new_frames_equal_a_full_recompute(any_bench, budget, pr
         assert engine.tree is not None and engine.tree.nbytes <= budget
 
 
+def test_features_are_kept_and_dropped_with_the_output_they_are_slices_of(any_bench):
+    """So the bytes that are counted are the bytes that are held, for every family."""
+    vision = any_bench.engine(vision_bytes=1 << 30).vision
+    first, second = [frame(1), frame(2, 90, 64)], [frame(3)]
+    with torch.inference_mode():
+        features = vision.get(first)
+        parts = [t.untyped_storage() for f in features.values() for t in (f.image_ND, *f.deepstack)]
+        assert sum({part.data_ptr(): part.nbytes() for part in parts}.values()) == vision.nbytes
+        one, vision._max_bytes = vision.nbytes, vision.nbytes
+        vision.get(second)
+        assert len(vision) == 1 and vision.nbytes < one, "both frames of the first went, and only they"
+        vision.get(first[:1])
+        assert (len(vision), vision.encoded) == (2, 4) and vision.nbytes <= one
+    vision.clear()
+    assert (len(vision), vision.nbytes) == (0, 0)
+
+
 def test_samples_of_one_prompt_prefill_it_once(bench):
     request = bench.opening([frame(1), frame(2)], temperature=1.0, max_tokens=10)
     n = len(request.token_ids)

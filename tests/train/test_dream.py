@@ -7,7 +7,7 @@ import pytest
 from playhead.core.nouns import Answer
 from playhead.core.scoring import is_right, parse_spans
 from playhead.train.embedded.codes import decode_code
-from playhead.train.embedded.dream import Dreamer
+from playhead.train.embedded.dream import MINUTES, Dreamer
 from playhead.world.questions import KINDS, make_tasks
 from playhead.world.script import HELD_OUT_SEED, make_cast
 
@@ -78,7 +78,7 @@ def test_the_oracle_is_right_in_nearly_every_dream(renderer):
 def _cast_of(seed: int):
     import random
 
-    return make_cast(seed, random.Random(f"dream-{seed}").uniform(8, 40))
+    return make_cast(seed, random.Random(f"dream-{seed}").uniform(*MINUTES))
 
 
 def test_cited_evidence_can_be_read_back(dreams, renderer):
