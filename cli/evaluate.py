@@ -37,6 +37,7 @@ def world(
     encoder: Annotated[str, typer.Option(help="embedded, or MODEL_NAME:/path/to/weights of OpenCLIP.")] = "embedded",
     seed: Annotated[int, typer.Option(help="Drives sampling, where the temperature is above 0.")] = 0,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.", min=0.0)] = 0.0,
+    tools: Annotated[str | None, typer.Option(help="Only these tools, as a,b; else those the model was trained with.")] = None,
     dtype: Dtype = None,
     device_map: DeviceMap = None,
     attention: Attention = None,
@@ -53,6 +54,7 @@ def world(
 
         playhead eval world --data world --model embedded --strategy tools --out runs/tools
         playhead eval world --data world --model embedded --strategy direct --frames 32 --out runs/direct32
+        playhead eval world --data rich --tools search_clips,temporal_zoom --out runs/without_subtitles
         playhead eval world --data world --strategy "vote(tools,n=8)" --budget frames=64 --out runs/vote
         playhead view runs/tools/trajectories.jsonl --out page.html
     """
@@ -68,6 +70,7 @@ def world(
         limits=parse_limits(budget or ""),
         seed=seed,
         temperature=temperature,
+        tools=None if tools is None else tuple(name.strip() for name in tools.split(",") if name.strip()),
         load=parse_load(
             model, dtype=dtype, device_map=device_map, attention=attention, four_bit=four_bit, adapter=adapter
         ),

@@ -44,10 +44,11 @@ class Setup:
         limits: hard limits of all that is done for one question.
         home: where indexes are kept; None for the usual place.
         concurrency: so many runs of one question are under way at once.
+        tools: what the agent may use; None for the model's own.
 
     Raises:
         StrategyError: there is no such strategy.
-        DataError: frames without "direct", or a limit that is none.
+        DataError: frames without "direct", a limit that is none, or a tool of an unknown name.
     """
 
     model: str = "embedded"
@@ -60,12 +61,17 @@ class Setup:
     temperature: float = 0.0
     concurrency: int = 8
     load: LoadOptions | None = None
+    tools: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.frames is not None and (self.strategy != "direct" or self.frames < 1):
             raise DataError(f"--frames belongs to --strategy direct, and must be at least 1; got {self.frames} frames")
         try:
             Budget(**dict(self.limits))  # pyright: ignore[reportArgumentType]
+            if self.tools is not None:
+                from ..tools.toolbox import default_toolbox
+
+                default_toolbox(self.tools)
         except ValueError as error:
             raise DataError(str(error)) from None
         _ = self.plan  # an unknown strategy is refused at once
@@ -94,6 +100,7 @@ class Setup:
             seed=self.seed,
             temperature=self.temperature,
             load=self.load,
+            tools=self.tools,
         )
 
 
@@ -121,6 +128,7 @@ def make_manifest(data: Path, setup: Setup, limit: int | None) -> dict[str, Any]
         "limits": dict(setup.limits),
         "seed": setup.seed,
         "temperature": setup.temperature,
+        "tools": None if setup.tools is None else list(setup.tools),
         "versions": {"python": platform.python_version(), **versions},
         "cores": os.cpu_count(),
     }

@@ -47,6 +47,7 @@ def test_a_video_stays_with_one_worker(make_task) -> None:
         ({"strategy": "vote", "frames": 8}, "--frames"),
         ({"strategy": "direct", "frames": 0}, "--frames"),
         ({"limits": {"frames": -1}}, "frames"),
+        ({"tools": ("search_clips", "guess")}, "guess"),
     ],
 )
 def test_what_makes_no_sense_is_refused(wrong: dict, says: str) -> None:

@@ -116,7 +116,7 @@ def test_old_kinds_are_dreamt_as_they_were(renderer: Any) -> None:
         assert renderer.decode(a.token_ids_T).split("<|im_start|>user")[1:] == (
             renderer.decode(b.token_ids_T).split("<|im_start|>user")[1:]
         )
-    assert {d.kind for d in rich[len(plain) :]} <= {*MORE_KINDS, "drill"}
+    assert {d.kind for d in rich[len(plain) :]} <= {*MORE_KINDS, "drill", "opening"}
 
 
 def test_new_dreams_keep_the_contract(dreams: list[dream.Dream], renderer: Any) -> None:

@@ -33,9 +33,9 @@ from ...tools.format import crop_content, hits_content, lines_content, zoom_cont
 from ...tools.toolbox import default_toolbox
 from ...world.oracle import Oracle, describe, frame_lines
 from ...world.questions import KINDS, RICH_KINDS, make_tasks
-from ...world.scene import CROP, Event, Scene, cell_box, position_bin
+from ...world.scene import CROP, Event, Line, Scene, cell_box, position_bin
 from ...world.script import HELD_OUT_SEED, Cast, make_cast
-from .codes import frame_code
+from .codes import CODE_DIM, frame_code
 
 WINDOW_S, STRIDE_S = 12.0, 2.0
 MAX_TURNS = 7
@@ -112,18 +112,16 @@ class Dreamer:
         # Of their own random numbers, so that the kinds before them are dreamt as they always were.
         rng = random.Random(f"dream-more-{seed}")
         more = [self._episode(task, cast, rng) for task in tasks if task.kind not in KINDS]
-        return [*old, *more, *([self._crop_drill(cast, rng)] if self.rich else [])]
+        if self.rich:
+            more.append(self._crop_drill(cast, rng))
+            more += [drill(cast, rng) for drill in (self._talk_drill, self._talk_drill, self._saying, self._saying)]
+        return [*old, *more]
 
     def _opening(self, cast: Cast, rng: random.Random) -> Dream:
         """Only the first call of a "first" episode: its query names two objects, and the second name is one token in
         five hundred of the whole episode, too rare to be learnt there."""
         tasks = make_tasks(cast, "dream.mp4", "dream", draw=rng.randrange(1, 10**6))
-        task = next(t for t in tasks if t.kind == "first")
-        skim = _frames(uniform_times(cast.scene.duration_s, SKIM_FRAMES), cast.scene)
-        messages = first_messages(cast.scene.duration_s, skim, task.question, task.choices)
-        opening = self.renderer.start(messages, self.tools)
-        call = self.renderer.encode(Oracle(task=task, scene=cast.scene).reply(messages) + "<|im_end|>")
-        return _dream("opening", cast.scene, (opening.token_ids, call), opening.frames)
+        return self._first_call(next(t for t in tasks if t.kind == "first"), cast)
 
     def _drill(self, cast: Cast, rng: random.Random) -> Dream:
         """Nothing but reading frames: ten of them, most with an object, each told in a line. Short, and nearly every
@@ -149,6 +147,28 @@ class Dreamer:
         opening = self.renderer.start([Message(role="user", content=(*shown, "Read the small digits."))], ())
         said = self.renderer.encode(f"<think>{frame_lines(shown, cast.scene, 'small')}</think><|im_end|>")
         return _dream("drill", cast.scene, (opening.token_ids, said), shown)
+
+    def _talk_drill(self, cast: Cast, rng: random.Random) -> Dream:
+        """Reading what is said, and saying it again without the space before: each word is so rare in whole episodes that 400
+        steps of them left it a constant guess."""
+        lines = sorted(rng.sample(cast.scene.lines, min(6, len(cast.scene.lines))), key=lambda line: line.start_s)
+        asked = Message(role="user", content=(*lines_content("lines", list(map(_spoken, lines))), "Read the lines."))
+        opening = self.renderer.start([asked], ())
+        read, words = "\n".join(f"{line.start_s:.0f} {line.word}" for line in lines), "\n".join(line.word for line in lines)
+        said = self.renderer.encode(f"<think>{read}</think>\n<answer>{words}</answer><|im_end|>")
+        return _dream("drill", cast.scene, (opening.token_ids, said), ())
+
+    def _saying(self, cast: Cast, rng: random.Random) -> Dream:
+        """Only the first call of a question that names a word: the query is that word."""
+        drawn = (make_tasks(cast, "dream.mp4", "dream", draw=rng.randrange(1, 10**6), kinds=("subtitle",)) for _ in range(40))
+        return self._first_call(next(t for (t,) in drawn if '"' in t.question), cast)
+
+    def _first_call(self, task: Task, cast: Cast) -> Dream:
+        skim = _frames(uniform_times(cast.scene.duration_s, SKIM_FRAMES), cast.scene)
+        messages = first_messages(cast.scene.duration_s, skim, task.question, task.choices)
+        opening = self.renderer.start(messages, self.tools)
+        call = self.renderer.encode(Oracle(task=task, scene=cast.scene).reply(messages) + "<|im_end|>")
+        return _dream("opening", cast.scene, (opening.token_ids, call), opening.frames)
 
     def _caption(self, cast: Cast, rng: random.Random) -> Dream:
         """One frame and what is on it, as `caption_frames` asks."""
@@ -217,12 +237,16 @@ def _subtitles(scene: Scene, query: str, k: int, start_s: float = 0.0, end_s: fl
     """The lines with a word in them, or those of a stretch. (A word is said once in a film.)"""
     within = (start_s, end_s) if end_s else None
     found = [
-        _Spoken(clip=Clip(video_id="dream", start_s=line.start_s, end_s=line.end_s), text=line.text)
+        _spoken(line)
         for line in scene.lines
         if (not within or (line.start_s < within[1] and line.end_s > within[0]))
         and (not query or re.search(rf"\b{re.escape(query)}\b", line.text))
     ]
     return lines_content("lines", found[:k], query=query, within=within, more=len(found) > k)
+
+
+def _spoken(line: Line) -> _Spoken:
+    return _Spoken(clip=Clip(video_id="dream", start_s=line.start_s, end_s=line.end_s), text=line.text)
 
 
 def _dream(kind: str, scene: Scene, said: tuple[Sequence[int], Sequence[int]], frames: tuple[Frame, ...]) -> Dream:
@@ -238,7 +262,9 @@ def _dream(kind: str, scene: Scene, said: tuple[Sequence[int], Sequence[int]], f
 
 
 def _codes(scene: Scene, frames: Sequence[Frame]) -> np.ndarray:
-    return np.stack([frame_code(scene, f.timestamp_s, f.box) for f in frames])
+    """(F, 256)."""
+    codes = [frame_code(scene, f.timestamp_s, f.box) for f in frames]
+    return np.stack(codes) if codes else np.zeros((0, CODE_DIM), np.float32)
 
 
 def _frames(times_s: Sequence[float], scene: Scene, box: Sequence[float] | None = None) -> tuple[Frame, ...]:

@@ -11,6 +11,7 @@ is what lets 5M parameters reason in few steps.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from ...world.oracle import ORDINALS
 from ...world.scene import BINS, COLOURS, MOTIONS, SHAPES
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 
 HIDDEN = 256
@@ -215,8 +217,9 @@ def write_untrained(out: Path, perception: Path, corpus: list[str], layers: int 
 def write_widened(out: Path, checkpoint: Path, perception: Path, corpus: list[str]) -> None:
     """A checkpoint folder with the language model of `checkpoint`, the tower of `perception` and a tokenizer made for `corpus`.
 
-    A token that both tokenizers have keeps its embedding; a new one begins as the mean of the old tokens that its text was
-    made of, so nothing that was learnt is lost by the new vocabulary.
+    A token that both tokenizers have keeps its embedding. A new one leans towards the mean of the old tokens that its text was
+    made of, but begins apart from all others: words that began as such means alone were nearly one vector, and copying one
+    stayed a constant guess for 1,000 steps (docs/log.md).
     """
     import torch
     from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration
@@ -226,18 +229,31 @@ def write_widened(out: Path, checkpoint: Path, perception: Path, corpus: list[st
     old = AutoTokenizer.from_pretrained(checkpoint)
     learnt = Qwen3VLForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
     tokenizer, tower = build_tokenizer(corpus), load_tower(perception)
-    layers = learnt.config.text_config.num_hidden_layers
+    layers = len(learnt.model.language_model.layers)
     model = build_model(build_config(tokenizer, tower.config.to_dict(), layers))  # type: ignore[union-attr]
-    embedding, known = model.get_input_embeddings().weight.data, old.get_vocab()
+    embedding, known = model.model.language_model.embed_tokens.weight.data, old.get_vocab()
     weights = {n: w for n, w in learnt.model.language_model.state_dict().items() if not n.startswith("embed_tokens")}
     model.model.language_model.load_state_dict(weights, strict=False)
+    before = learnt.model.language_model.embed_tokens.weight.data
+    length = before[list(known.values())].norm(dim=1).mean()
     for token, place in tokenizer.get_vocab().items():
         text = tokenizer.convert_tokens_to_string([token])
-        pieces = [known[token]] if token in known else old.encode(text, add_special_tokens=False)
-        embedding[place] = learnt.get_input_embeddings().weight.data[pieces].mean(0)
+        pieces = old.encode(text, add_special_tokens=False)
+        embedding[place] = before[known[token]] if token in known else apart(before[pieces].mean(0), text, length)
     model.model.visual.load_state_dict(tower.state_dict())
     model.save_pretrained(out)
     build_processor(tokenizer).save_pretrained(out)
+
+
+def apart(lean: Tensor, text: str, length: Tensor | float) -> Tensor:
+    """A direction of the text's own, mostly shared by a word with and without a space before it, leaning a little to `lean`."""
+    import torch
+
+    def own(name: str) -> Tensor:
+        seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
+        return torch.nn.functional.normalize(torch.randn(len(lean), generator=torch.Generator().manual_seed(seed)), dim=0)
+
+    return length * (0.8 * own(text.strip()) + 0.6 * own(f"exactly {text}")) + 0.3 * lean
 
 
 def _align(model: Qwen3VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:
