@@ -5,7 +5,7 @@
 # make model  train the embedded model again from nothing (hours on two cores; resumable)
 # make clean  remove what was built, .venv too
 #
-# PYTHON=... chooses the interpreter (3.11 or 3.12), VENV=... where the environment lies, ARGS=... goes to the command.
+# PYTHON=... chooses the interpreter (3.11 or 3.12), VENV=... where the environment lies, ARGS=... goes to the command (bench takes none).
 
 VENV ?= .venv
 BIN := $(VENV)/bin

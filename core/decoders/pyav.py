@@ -257,15 +257,13 @@ class Reader:
 
     def _economise(self, packet: av.Packet[VideoStream] | None) -> None:
         """Have the decoder leave out what no picture refers to, while the target is far."""
-        pts = packet.pts if packet is not None else None
-        far = (
-            pts is not None and self._target is not None and self._margin is not None and pts < self._target - self._margin
-        )
+        far = False
+        if packet is not None and packet.pts is not None and self._target is not None and self._margin is not None:
+            far = packet.pts < self._target - self._margin
+            self._latest_passed = max(self._latest_passed, packet.pts) if far else self._latest_passed
         wanted = "NONREF" if far else "DEFAULT"
         if self._stream.codec_context.skip_frame != wanted:
             self._stream.codec_context.skip_frame = wanted
-        if far:
-            self._latest_passed = max(self._latest_passed, pts or 0)
 
     def _decode_packet(self, packet: av.Packet[VideoStream] | None) -> list[VideoFrame]:
         self._economise(packet)
