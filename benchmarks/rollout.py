@@ -106,12 +106,12 @@ def forced(said: dict[int, tuple[int, ...]]) -> Iterator[None]:
             super().__init__(samplings, *rest)
             self._seeds = [s.seed for s in samplings]
 
-        def draw(self, logits_BV: torch.Tensor) -> Drawn:
-            drawn = super().draw(logits_BV)
+        def draw(self, logits_1BV: torch.Tensor) -> Drawn:
+            drawn = super().draw(logits_1BV)
             tokens = list(drawn.tokens)
             for i, seed in enumerate(self._seeds):
                 tokens[i], at[seed] = said[seed][at[seed]], at[seed] + 1
-            return Drawn(torch.tensor(tokens, device=drawn.tokens_B.device), tokens, drawn.logprobs)
+            return Drawn(torch.tensor([tokens], device=drawn.tokens_1B.device), tokens, drawn.logprobs)
 
     scheduler.Rows = ForcedRows
     try:

@@ -177,8 +177,8 @@ class PrefixTree:
         needed = node.length + tokens
         if needed <= node.capacity:
             return node.capacity
-        # By a quarter, so that appending token by token copies little in all.
-        return max(needed, node.capacity + max(GROW_TOKENS, node.capacity // 4) if node.capacity else needed)
+        # A quarter more, so that appending token by token copies little in all, and a conversation's next turn nothing.
+        return max(needed + needed // 4, node.capacity + GROW_TOKENS if node.capacity else 0)
 
     def _remove(self, node: Node) -> None:
         assert node.parent is not None and not node.children and node.owner is None

@@ -57,7 +57,7 @@ class Context:
     def __init__(
         self, ids: Sequence[int], frames: Sequence[Frame], renderer: ChatRenderer, family: ModelFamily
     ) -> None:
-        self.frames = tuple(frames)
+        self.ids, self.frames = tuple(ids), tuple(frames)
         self.ids_T = np.array(ids, dtype=np.int64)
         self._at = np.flatnonzero(self.ids_T == renderer.image_token_id)
         runs, counts_F = _runs(self._at, frames, renderer)
@@ -69,6 +69,24 @@ class Context:
         # Its place in its frame: how many placeholders there were before, less those of earlier frames.
         first_F = np.array([_content(f.sha256, f.width, f.height) for f in frames], dtype=np.int64) - (ends_F - counts_F)
         self.keys_T[self._at] = -1 - (np.repeat(first_F, counts_F) + np.arange(len(self._at)))
+
+    def extended(
+        self, ids: tuple[int, ...], frames: tuple[Frame, ...], renderer: ChatRenderer, family: ModelFamily
+    ) -> Context:
+        """The context of (ids, frames). Where it goes on from this one, as a conversation's next turn does, only what is new
+        is worked out: positions and keys depend on what stands before them by a count alone."""
+        n, shown = len(self.ids), len(self.frames)
+        if ids[:n] != self.ids or frames[:shown] != self.frames:
+            return Context(ids, frames, renderer, family)
+        new = Context(ids[n:], frames[shown:], renderer, family)
+        new.ids, new.frames = ids, frames
+        new.ids_T = np.concatenate((self.ids_T, new.ids_T))
+        new.keys_T = np.concatenate((self.keys_T, new.keys_T))
+        new.positions_AT = np.concatenate((self.positions_AT, new.positions_AT + self.next_position), axis=1)
+        new.next_position += self.next_position
+        new._at = np.concatenate((self._at, new._at + n))
+        new._bounds = self._bounds + [self._bounds[-1] + b for b in new._bounds[1:]]
+        return new
 
     def __len__(self) -> int:
         return len(self.ids_T)

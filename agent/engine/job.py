@@ -28,6 +28,7 @@ class Job:
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Completion] = self.loop.create_future()
         self.cancelled = False
+        self.most = request.sampling.max_tokens
         self.context: Context | None = None
         self.features: dict[int, FrameFeatures] = {}
         """Of frames not wholly computed yet, by their index in the request."""

@@ -24,7 +24,7 @@ _BELOW_ONE = 1 - 2**-52
 class Drawn:
     """One step of B rows. `logprobs` are in nats, not finite for a row without a finite logit."""
 
-    tokens_B: torch.Tensor
+    tokens_1B: torch.Tensor
     tokens: list[int]
     logprobs: list[float]
 
@@ -48,51 +48,52 @@ class Rows:
         self._numbers = [numbers[i] for i in self._warm]
         self._all_warm = len(self._warm) == len(samplings)
         temperatures = [s.temperature if s.temperature > 0 else 1.0 for s in samplings]
-        self._temperature_B1 = None
+        self._temperature_1B1 = None
         if any(t != 1.0 for t in temperatures):
-            self._temperature_B1 = torch.tensor(temperatures, device=device).unsqueeze(1)
+            self._temperature_1B1 = torch.tensor(temperatures, device=device).view(1, -1, 1)
         nuclei = [samplings[i].top_p for i in self._warm]
         self._cut = [i for i, p in enumerate(nuclei) if p < 1]
         self._top_p = torch.tensor([nuclei[i] for i in self._cut], device=device)
 
-    def draw(self, logits_BV: torch.Tensor) -> Drawn:
-        """The next token of each row; `logits_BV` are raw, float32."""
-        if self._temperature_B1 is not None:
-            logits_BV = logits_BV / self._temperature_B1
-        logprobs_BV = torch.log_softmax(logits_BV, dim=-1)
+    def draw(self, logits_1BV: torch.Tensor) -> Drawn:
+        """The next token of each row; `logits_1BV` are raw, float32. (Logits come and tokens go in the model's own shape:
+        a view between two steps costs what a product of small matrices does.)"""
+        if self._temperature_1B1 is not None:
+            logits_1BV = logits_1BV / self._temperature_1B1
+        logprobs_1BV = torch.log_softmax(logits_1BV, dim=-1)
         if not self._warm:
-            return self._likeliest(logprobs_BV)
+            return self._likeliest(logprobs_1BV)
         if self._all_warm:
-            tokens_B1 = self._inverse_cdf(logprobs_BV)
+            tokens_1B = self._inverse_cdf(logprobs_1BV)
         else:
-            tokens_B1 = self._likeliest(logprobs_BV).tokens_B.unsqueeze(1)
-            tokens_B1[self._warm] = self._inverse_cdf(logprobs_BV[self._warm])
-        tokens_B = tokens_B1.squeeze(1)
-        return Drawn(tokens_B, tokens_B.tolist(), logprobs_BV.gather(1, tokens_B1).squeeze(1).tolist())
+            tokens_1B = self._likeliest(logprobs_1BV).tokens_1B
+            tokens_1B[:, self._warm] = self._inverse_cdf(logprobs_1BV[:, self._warm])
+        logprobs = logprobs_1BV.gather(2, tokens_1B.unsqueeze(2)).squeeze(2).tolist()
+        return Drawn(tokens_1B, tokens_1B.tolist()[0], logprobs[0])
 
-    def _likeliest(self, logprobs_BV: torch.Tensor) -> Drawn:
-        chosen_B, tokens_B = logprobs_BV.max(dim=-1)
-        tokens = tokens_B.tolist()
+    def _likeliest(self, logprobs_1BV: torch.Tensor) -> Drawn:
+        chosen_1B, tokens_1B = logprobs_1BV.max(dim=-1)
+        (tokens,) = tokens_1B.tolist()
         if not self._barred.isdisjoint(tokens):  # rare, so the usual step does not copy the rows
-            chosen_B, tokens_B = logprobs_BV.index_fill(1, self._suppressed, float("-inf")).max(dim=-1)
-            tokens = tokens_B.tolist()
-        return Drawn(tokens_B, tokens, chosen_B.tolist())
+            chosen_1B, tokens_1B = logprobs_1BV.index_fill(2, self._suppressed, float("-inf")).max(dim=-1)
+            (tokens,) = tokens_1B.tolist()
+        return Drawn(tokens_1B, tokens, chosen_1B.tolist()[0])
 
-    def _inverse_cdf(self, logprobs_WV: torch.Tensor) -> torch.Tensor:
-        """(W, 1)."""
-        probs_WV = logprobs_WV.double().exp_().index_fill_(1, self._suppressed, 0.0)
+    def _inverse_cdf(self, logprobs_1WV: torch.Tensor) -> torch.Tensor:
+        """(1, W)."""
+        probs_1WV = logprobs_1WV.double().exp_().index_fill_(2, self._suppressed, 0.0)
         if self._cut:
-            probs_WV[self._cut] = _nucleus(probs_WV[self._cut], self._top_p)
-        cdf_WV = probs_WV.cumsum_(-1)
-        drawn = [[n.random() * _BELOW_ONE] for n in self._numbers]
-        wanted_W1 = torch.tensor(drawn, dtype=torch.float64, device=cdf_WV.device) * cdf_WV[:, -1:]
+            probs_1WV[:, self._cut] = _nucleus(probs_1WV[:, self._cut], self._top_p)
+        cdf_1WV = probs_1WV.cumsum_(-1)
+        drawn = [[[n.random() * _BELOW_ONE] for n in self._numbers]]
+        wanted_1W1 = torch.tensor(drawn, dtype=torch.float64, device=cdf_1WV.device) * cdf_1WV[..., -1:]
         # `right`: the first token whose cumulative mass exceeds the number, so one of probability 0 is never it.
-        return torch.searchsorted(cdf_WV, wanted_W1, right=True).clamp_(max=cdf_WV.shape[1] - 1)
+        return torch.searchsorted(cdf_1WV, wanted_1W1, right=True).squeeze(2).clamp_(max=cdf_1WV.shape[2] - 1)
 
 
-def _nucleus(masses_BV: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
+def _nucleus(masses_1BV: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
     """Zero all but the smallest head whose share reaches `top_p`: a token stays when the share before it does not."""
-    ordered, order = masses_BV.sort(dim=-1, descending=True)
+    ordered, order = masses_1BV.sort(dim=-1, descending=True)
     before = ordered.cumsum(-1) - ordered
-    ordered[before >= top_p.unsqueeze(1) * masses_BV.sum(-1, keepdim=True)] = 0
-    return torch.zeros_like(masses_BV).scatter_(1, order, ordered)
+    ordered[before >= top_p.unsqueeze(1) * masses_1BV.sum(-1, keepdim=True)] = 0
+    return torch.zeros_like(masses_1BV).scatter_(2, order, ordered)

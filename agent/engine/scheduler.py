@@ -21,7 +21,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
 
@@ -62,7 +62,7 @@ class Engine:
         cache_bytes: int = 1 << 30,
         vision_bytes: int = 256 << 20,
         max_batch: int = 64,
-        prefill_tokens: int = 1024,
+        prefill_tokens: int = 2048,
     ) -> None:
         self._family, self._renderer = family, renderer
         self._stepper = Stepper(family)
@@ -79,6 +79,8 @@ class Engine:
         self._ended: list[tuple[Job, Completion]] = []
         self._tails: WeakValueDictionary[str, Node] = WeakValueDictionary()
         """Where the sequence of a session ended last."""
+        self._contexts: WeakKeyDictionary[Node, Context] = WeakKeyDictionary()
+        """Of the requests that ended there."""
         self._arrived = threading.Condition()
         self._inbox: list[Job | str] = []
         self._stir = False
@@ -94,7 +96,7 @@ class Engine:
         jobs = [Job(request) for request in requests]
         self._submit(*jobs)
         try:
-            return list(await asyncio.gather(*(job.future for job in jobs)))
+            return [await job.future for job in jobs]
         finally:
             for job in jobs:
                 job.cancelled = True  # of no effect on a job that has ended
@@ -186,7 +188,7 @@ class Engine:
     def _enter(self, job: Job) -> None:
         request = job.request
         try:
-            job.context = Context(request.token_ids, request.frames, self._renderer, self._family)
+            job.context = self._context(request)
             if not len(job.context):
                 raise ModelError("a request needs at least one token of context")
         except Exception as error:  # whatever a renderer says of this request is its own
@@ -196,6 +198,12 @@ class Engine:
             self._waiting.append(job)
         else:
             self._ended.append((job, job.finished(FinishReason.LENGTH, "", self.version)))
+
+    def _context(self, request: GenerateRequest) -> Context:
+        tail = self._tails.get(request.session)
+        last = None if tail is None else self._contexts.get(tail)
+        parts = (request.token_ids, request.frames, self._renderer, self._family)
+        return Context(*parts) if last is None else last.extended(*parts)
 
     def _sweep(self) -> None:
         """Let go of what nobody awaits, and of what is out of time."""
@@ -293,7 +301,7 @@ class Engine:
     def _pass(self, takes: Sequence[Take]) -> None:
         try:
             self.passes += 1
-            logits_CV = self._stepper.run(takes)
+            logits_1CV = self._stepper.run(takes)
         except Exception as error:
             if len(takes) == 1:
                 self._fail(takes[0].job, error)
@@ -307,8 +315,8 @@ class Engine:
             job = take.job
             assert job.node is not None
             self.tree.append(job.node, job.keys(job.done, job.done + take.tokens))
-        if logits_CV is not None:
-            self._sample(complete, self._rows(complete), logits_CV)
+        if logits_1CV is not None:
+            self._sample(complete, self._rows(complete), logits_1CV)
 
     def _decode_on(self) -> None:
         """Decode until somebody comes, goes or runs out of time or room: until then no pass differs from the last."""
@@ -327,30 +335,30 @@ class Engine:
                 if self._stir or self._ended or time.monotonic() > until:
                     return
                 try:
-                    logits_BV = steady.run(positions_A1B)
+                    logits_1BV = steady.run(positions_A1B)
                 except Exception:  # the next pass is an ordinary one, which finds out whose fault it is
                     return
                 self.passes += 1
-                steady.commit()
-                steady.tokens_B = self._sample(jobs, rows, logits_BV)
+                steady.tokens_1B = self._sample(jobs, rows, logits_1BV)
 
     def _rows(self, jobs: Sequence[Job]) -> Rows:
         return Rows([job.request.sampling for job in jobs], [job.numbers for job in jobs], self._suppressed)
 
-    def _sample(self, jobs: Sequence[Job], rows: Rows, logits_CV: torch.Tensor) -> torch.Tensor:
-        """The next token (C,) of each."""
-        drawn = rows.draw(logits_CV)
+    def _sample(self, jobs: Sequence[Job], rows: Rows, logits_1CV: torch.Tensor) -> torch.Tensor:
+        """The next token (1, C) of each."""
+        drawn = rows.draw(logits_1CV)
         for job, token, logprob in zip(jobs, drawn.tokens, drawn.logprobs, strict=True):
             if not math.isfinite(logprob):
                 self._fail(job, ModelError("the model gave no finite logit"))
                 continue
-            job.sampled.append(token)
+            sampled = job.sampled
+            sampled.append(token)
             job.logprobs.append(logprob)
             if token in self._stops:
                 self._end(job, FinishReason.STOP)
-            elif len(job.sampled) >= job.request.sampling.max_tokens:
+            elif len(sampled) >= job.most:
                 self._end(job, FinishReason.LENGTH)
-        return drawn.tokens_B
+        return drawn.tokens_1B
 
     # Leaving.
 
@@ -374,6 +382,7 @@ class Engine:
             self.tree.release(node)
             if node.length:
                 self._tails[job.request.session] = node
+                self._contexts[node] = job.prompt
 
     def _put_back(self, job: Job) -> None:
         """Stop computing a sequence for now. What was sampled stays sampled; the cache becomes one that can be dropped."""

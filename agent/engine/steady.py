@@ -27,7 +27,7 @@ class Steady:
     Their nodes have room, and nobody else's path changes meanwhile.
 
     Attributes:
-        tokens_B: what the next pass computes: the last sampled token of each.
+        tokens_1B: what the next pass computes: the last sampled token of each.
         positions: of every pass, (A, 1, B); so many passes fit.
     """
 
@@ -36,7 +36,7 @@ class Steady:
         self._nodes = [job.node for job in jobs if job.node is not None]
         self._plan = Plan([Segment(node, row, 1) for row, node in enumerate(self._nodes)], family.device)
         at = torch.tensor([job.prompt.next_position + len(job.sampled) - 1 for job in jobs], device=family.device)
-        self.tokens_B = torch.tensor([job.sampled[-1] for job in jobs], device=family.device)
+        self.tokens_1B = torch.tensor([[job.sampled[-1] for job in jobs]], device=family.device)
         room = min(node.capacity - node.length for node in self._nodes)
         # The first to reach its limit ends this.
         left = min(job.request.sampling.max_tokens - len(job.sampled) for job in jobs)
@@ -62,13 +62,11 @@ class Steady:
                 node.keys[length : node.length] = job.sampled[first : first + node.length - length]
 
     def run(self, positions_A1B: torch.Tensor) -> torch.Tensor:
-        """Logits (B, V) behind the last token of each. Nothing counts before `commit`."""
-        hidden_1BD = self._family.hidden(self.tokens_B.unsqueeze(0), positions_A1B, self._cache)
+        """Logits (1, B, V) behind the last token of each, which counts as cached once the pass went well."""
+        hidden_1BD = self._family.hidden(self.tokens_1B, positions_A1B, self._cache)
         self._plan.check()
-        return self._family.logits(hidden_1BD[0])
-
-    def commit(self) -> None:
-        """The pass went well: its tokens are cached."""
+        logits_1BV = self._family.logits(hidden_1BD)
         for node in self._nodes:
             node.length += 1
         self._plan.advance()
+        return logits_1BV

@@ -50,7 +50,7 @@ class Stepper:
         return [plan.seen[layer] for layer in sorted(plan.seen)]
 
     def run(self, takes: Sequence[Take]) -> torch.Tensor | None:
-        """Logits (C, V) after the last token of the C takes that complete their job, in order; None when there are none.
+        """Logits (1, C, V) after the last token of the C takes that complete their job, in order; None when there are none.
 
         The nodes have room, and the jobs hold the features of the frames that the tokens show.
         """
@@ -68,10 +68,9 @@ class Stepper:
         with torch.inference_mode(), attending(plan):
             hidden_1ND = self._family.hidden(ids_1N.to(device), positions_A1N.to(device), NoCache(), image_SD, deepstack)
             plan.check()
-            hidden_ND = hidden_1ND[0]
             if len(last) != row:  # a slice where that will do: it copies nothing
-                hidden_ND = hidden_ND[-1:] if last == [row - 1] else hidden_ND[last]
-            return self._family.logits(hidden_ND) if last else None
+                hidden_1ND = hidden_1ND[:, -1:] if last == [row - 1] else hidden_1ND[:, last]
+            return self._family.logits(hidden_1ND) if last else None
 
     def _inputs(self, spans: Sequence[tuple[Job, int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens (1, N) and positions (A, 1, N)."""
@@ -88,6 +87,11 @@ def _images(spans: Sequence[tuple[Job, int, int]]) -> tuple[torch.Tensor | None,
     parts = [(job.features[i], low, high) for job, a, b in spans for i, low, high in job.prompt.shown(a, b)]
     if not parts:
         return None, []
-    image_SD = torch.cat([f.image_ND[low:high] for f, low, high in parts])
+    image_SD = torch.cat([_rows(f.image_ND, low, high) for f, low, high in parts])
     layers = range(len(parts[0][0].deepstack))
-    return image_SD, [torch.cat([f.deepstack[i][low:high] for f, low, high in parts]) for i in layers]
+    return image_SD, [torch.cat([_rows(f.deepstack[i], low, high) for f, low, high in parts]) for i in layers]
+
+
+def _rows(features_ND: torch.Tensor, low: int, high: int) -> torch.Tensor:
+    """Most frames are shown whole, and a view of each would cost more than copying it."""
+    return features_ND if high - low == len(features_ND) else features_ND[low:high]

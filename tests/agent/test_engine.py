@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Sequence
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from playhead.agent.prompts import first_messages
 from playhead.core.nouns import FinishReason, Frame, Message
@@ -115,6 +117,29 @@ def test_five_turns_with_new_frames_equal_a_full_recompute(any_bench, budget, pr
         assert sum(t[0][1].reused_tokens > 20 for t in episodes) == 2  # the frames at the start were prefilled once
     else:
         assert engine.tree is not None and engine.tree.nbytes <= budget
+
+
+def test_a_context_that_goes_on_from_another_is_the_one_made_from_nothing(any_bench):
+    from playhead.agent.engine.context import Context
+
+    said = SimpleNamespace(token_ids=any_bench.renderer.encode("a ring"))
+    requests = [any_bench.opening([frame(1), frame(2, 90, 64)])]
+    for shown in ([frame(3)], [frame(4, 64, 96), frame(1)], []):
+        requests.append(any_bench.follow(requests[-1], said, "Look: ", *shown, "?"))
+    other = dataclasses.replace(requests[1], frames=(*requests[1].frames[:-1], frame(9)))
+    parts = (any_bench.renderer, any_bench.family)
+    fresh = [Context(r.token_ids, r.frames, *parts) for r in (*requests, other)]
+    before = [{k: np.copy(v) for k, v in vars(c).items()} for c in fresh[:-1]]
+    pairs = [(fresh[i].extended(r.token_ids, r.frames, *parts), fresh[j])
+             for i, j, r in ((0, 1, requests[1]), (0, 3, requests[3]), (1, 2, requests[2]), (2, 3, requests[3]),
+                             (1, 4, other), (2, 0, requests[0]), (1, 1, requests[1]))]  # fmt: skip
+    for made, expected in pairs:
+        assert (made.ids, made.frames, made.next_position) == (expected.ids, expected.frames, expected.next_position)
+        assert np.array_equal(made.ids_T, expected.ids_T) and np.array_equal(made.keys_T, expected.keys_T)
+        assert np.array_equal(made.positions_AT, expected.positions_AT)
+        spans = [(a, a + n) for a in range(len(expected)) for n in (1, 7, len(expected) - a)]
+        assert [made.shown(*s) for s in spans] == [expected.shown(*s) for s in spans]
+    assert all(np.array_equal(kept[k], v) for c, kept in zip(fresh, before, strict=False) for k, v in vars(c).items())
 
 
 def test_features_are_kept_and_dropped_with_the_output_they_are_slices_of(any_bench):

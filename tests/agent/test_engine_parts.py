@@ -183,8 +183,8 @@ def test_the_plain_kernel_is_the_fused_one(causal):
 
 
 def drawn(logits, samplings, numbers, suppressed):
-    step = Rows(samplings, numbers, torch.tensor(suppressed, dtype=torch.long)).draw(logits)
-    assert step.tokens_B.tolist() == step.tokens
+    step = Rows(samplings, numbers, torch.tensor(suppressed, dtype=torch.long)).draw(logits.unsqueeze(0))
+    assert step.tokens_1B.tolist() == [step.tokens]
     return torch.tensor(step.tokens), torch.tensor(step.logprobs)
 
 
