@@ -290,7 +290,6 @@ def engine_a_turn(bench: Bench, sampled: int, turns: int = 5) -> dict[str, float
     idle = counted(lambda: None, "nothing")
     loop, _ = bench.timed(lambda: [idle() for _ in range(1000)])
     outside = (loop - spent["watching"] - spent.pop("nothing")) / 1000  # of looking at the clock, what no clock sees
-    spent["watching"], calls = 0.0, 0
 
     family, drawn = family_of(bench.model, bench.renderer), sample.Rows.draw
     for name in ("hidden", "logits", "encode"):
@@ -300,9 +299,18 @@ def engine_a_turn(bench: Bench, sampled: int, turns: int = 5) -> dict[str, float
     sample.Rows.draw = counted(drawn, "drawing")
     usual, bench.sampled = bench.sampled, sampled
     first = dataclasses.replace(first, sampling=dataclasses.replace(first.sampling, max_tokens=sampled))
-    gc.collect()  # of what was loaded, which takes as long as a turn and would fall on any of them
+
+    async def several_turns() -> float:
+        await engine.generate([bench.opening(99, 2)])  # the engine's thread and tables are made once, not every turn
+        gc.collect()  # of what was loaded, which takes as long as a turn and would fall on any of them
+        nonlocal calls
+        spent.update(dict.fromkeys(spent, 0.0))
+        began, calls = bench.now(), 0
+        await episode(bench, engine, first, turns)
+        return bench.now() - began
+
     try:
-        total, _ = bench.timed(lambda: asyncio.run(episode(bench, engine, first, turns)))
+        total = asyncio.run(several_turns())
     finally:
         sample.Rows.draw, bench.sampled = drawn, usual
         del vars(bench)["follow"]

@@ -6,7 +6,7 @@
                  seven kinds of questions, with codes for frames                train.embedded.language
     crops        the tower learns what a crop shows: small digits               train.embedded.perception
     more         words and dreams for three kinds more                          train.embedded.model, .language
-    films        films to practise on                                           world.make
+    films        films to practise on: rich ones, and plain ones of seven kinds  world.make
     oracle       the oracle's episodes with the real agent on those films       train.data.collect
     practice     the language model on those, with real frames, and on dreams   train.embedded.language
     publish      the checkpoint as it ships                                     train.embedded.publish
@@ -31,6 +31,7 @@ from ..world.questions import ALL_KINDS, KINDS
 
 FILMS, FILM_SEED, DRAWS = 48, 2_000_000, 4
 FILM_MINUTES = (7.0, 8.0, 9.0) * 3 + (7.0, 8.0, 50.0)
+PLAIN_FILMS, PLAIN_SEED, PLAIN_DRAWS = 60, 2_000_048, 3
 LEAN = {
     "OMP_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "1",
@@ -86,6 +87,8 @@ def films(work: Path, smoke: bool, device: str) -> None:
 
     videos, minutes = (1, (5.0,)) if smoke else (FILMS, FILM_MINUTES)
     make_world(work / "films", videos, minutes, FILM_SEED, draws=DRAWS, kinds=ALL_KINDS)
+    plain, plain_minutes = (1, (5.0,)) if smoke else (PLAIN_FILMS, (7.0, 8.0, 9.0))
+    make_world(work / "plain", plain, plain_minutes, PLAIN_SEED, draws=PLAIN_DRAWS)
 
 
 def oracle(work: Path, smoke: bool, device: str) -> None:
@@ -102,7 +105,7 @@ def oracle(work: Path, smoke: bool, device: str) -> None:
         direct_share=0.12,
         slips=0.08,
     )
-    tasks = read_tasks(work / "films")
+    tasks = [*read_tasks(work / "films"), *read_tasks(work / "plain")]
     done = asyncio.run(collect(tasks, work / "oracle", setup, filters=parse_filters("correct")))
     print(*(f"{d.name}: {d.dropped} of {d.seen} dropped" for d in done.drops), f"{done.kept} kept", sep="\n", flush=True)
     if done.first_error is not None:
