@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,11 +16,16 @@ from .options import (
     FourBit,
     aside,
     console,
-    parse_budget,
+    parse_limits,
     parse_load,
     progress_bar,
     quiet_loading,
 )
+
+if TYPE_CHECKING:
+    from ..core.nouns import Task
+    from ..train.data.collect import Collected
+    from ..train.data.jobs import Setup
 
 _ORACLE = "The oracle (--model oracle)"
 
@@ -29,11 +35,18 @@ def collect(
     out: Annotated[Path, typer.Option(help="The folder of the set; the same command goes on with it.")],
     model: Annotated[
         str,
-        typer.Option(help="oracle (for tasks of the world), embedded, a folder or hub id, or http://HOST:PORT/v1#NAME."),
+        typer.Option(
+            help="oracle (for tasks of the world), embedded, a folder or hub id, or http://HOST:PORT/v1#NAME."
+        ),
     ] = "embedded",
-    strategy: Annotated[str, typer.Option(help="tools, or direct (N uniform frames, no tools).")] = "tools",
+    strategy: Annotated[
+        str,
+        typer.Option(
+            help="tools: the agent as it is. direct: uniform frames, no tools. Or any of docs/scaling.md, as vote(tools,n=4)."
+        ),
+    ] = "tools",
     frames: Annotated[int | None, typer.Option(help="Uniform frames of direct.", min=1)] = None,
-    n: Annotated[int, typer.Option("--n", "-n", help="Episodes of each task.", min=1)] = 1,
+    n: Annotated[int, typer.Option("--n", "-n", help="Runs of the strategy on each task.", min=1)] = 1,
     keep: Annotated[
         str | None,
         typer.Option(
@@ -47,15 +60,20 @@ def collect(
     ] = None,
     rubric: Annotated[str, typer.Option(help="What trajectories are scored by.")] = "world",
     verifier: Annotated[
-        str | None, typer.Option(help="Another model for the filter `verified`; else the one that played.", metavar="MODEL")
+        str | None,
+        typer.Option(help="Another model for the filter `verified`; else the one that played.", metavar="MODEL"),
     ] = None,
     workers: Annotated[int, typer.Option(help="Episodes that run at once, in one process.", min=1)] = 8,
     limit: Annotated[int | None, typer.Option(help="Only the first so many tasks.", min=1)] = None,
     budget: Annotated[
-        str | None, typer.Option(help="turns=8,calls=12,frames=128,context=8192,tokens=4096,seconds=300")
+        str | None,
+        typer.Option(
+            help="Hard limits of one run of the strategy: turns=8,calls=12,frames=128,context=8192,tokens=4096,seconds=300. "
+            "What is not named is as much as the strategy needs."
+        ),
     ] = None,
     encoder: Annotated[str, typer.Option(help="What clip indexes are embedded with.")] = "embedded",
-    seed: Annotated[int, typer.Option(help="Of sampling; episode i of a task has seed + i.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Of sampling; run i of a task has seed + i.", min=0)] = 0,
     direct_share: Annotated[
         float, typer.Option(help="Share of the tasks asked without tools, with 8, 32 or 64 frames.", min=0.0, max=1.0)
     ] = 0.0,
@@ -75,24 +93,25 @@ def collect(
     """Let a policy play tasks, and keep what is worth learning from.
 
     Writes OUT/trajectories.jsonl (scored, no two alike, filtered), OUT/frames, and a data card. All episodes stay in
-    OUT/episodes.jsonl: the same command with another --keep filters again and plays nothing again. A run that was stopped
-    goes on.
+    OUT/episodes.jsonl: the same command with another --keep filters again and plays nothing again. A command that was
+    stopped goes on.
+
+    With tools or direct a run is one episode. Of a strategy that asks several times all episodes are kept, each scored on
+    its own, whichever answer the strategy took: TASK.0-2of3 is the second of three in run 0. Verdicts, critiques and
+    captions are no episodes, and are not kept.
 
     Examples:
 
         playhead collect --data world --model oracle --slips 0.08 --direct-share 0.12 --keep correct --out sets/oracle
         playhead collect --data world --model embedded --n 4 --keep correct,grounded,difficulty --out sets/round1
+        playhead collect --data world --strategy "vote(tools,n=4,early=no)" --budget frames=200 --out sets/votes
         playhead collect --data tasks.jsonl --model http://127.0.0.1:8000/v1#NAME --n 8 --keep agreement,format --out sets/big
         playhead data stats sets/round1
     """
-    import asyncio
-
     from ..core.tasks import read_tasks
-    from ..train.data.collect import Setup
-    from ..train.data.collect import collect as run
     from ..train.data.filters import parse_filters
+    from ..train.data.jobs import Setup
 
-    load = parse_load(model, dtype=dtype, device_map=device_map, attention=attention, four_bit=four_bit, adapter=adapter)
     setup = Setup(
         model=model,
         strategy=strategy,
@@ -101,32 +120,41 @@ def collect(
         n=n,
         seed=seed,
         temperature=(1.0 if n > 1 else 0.0) if temperature is None else temperature,
-        budget=parse_budget(budget),
+        limits=parse_limits(budget or ""),
         encoder=encoder,
-        load=load,
+        load=parse_load(
+            model, dtype=dtype, device_map=device_map, attention=attention, four_bit=four_bit, adapter=adapter
+        ),
         slips=slips,
         tokenizer=tokenizer,
     )
     filters, scored_by = parse_filters(keep), _rubric(rubric)
     tasks = read_tasks(data)[:limit]
     quiet_loading(model)
-    with progress_bar(aside(), count=True) as bar:
-        row = bar.add_task("playing", total=None, visible=False)
-        done = asyncio.run(
-            run(
-                tasks,
-                out,
-                setup,
-                filters=filters,
-                rubric=scored_by,
-                workers=workers,
-                verifier=_verifier(verifier, out),
-                on_episode=lambda _, i, total: bar.update(row, completed=i, total=total, visible=True),
-            )
-        )
+    done = _play(
+        tasks, out, setup, filters=filters, rubric=scored_by, workers=workers, verifier=_verifier(verifier, out)
+    )
     if as_json:
         print((out / "card.json").read_text(encoding="utf-8"), end="")
-        return
+    else:
+        _say(done)
+
+
+def _play(tasks: Sequence[Task], out: Path, setup: Setup, **how: Any) -> Collected:
+    import asyncio
+
+    from ..train.data.collect import collect
+
+    with progress_bar(aside(), count=True) as bar:
+        row = bar.add_task("playing", total=None, visible=False)
+
+        def note(_: object, runs: int, total: int) -> None:
+            bar.update(row, completed=runs, total=total, visible=True)
+
+        return asyncio.run(collect(tasks, out, setup, on_run=note, **how))
+
+
+def _say(done: Collected) -> None:
     from .data import drops_table
 
     console().print(drops_table(done.drops))

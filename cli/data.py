@@ -197,10 +197,8 @@ def think(
 
     from ..agent.policies.loading import load_renderer
     from ..agent.video_agent import VideoAgent
-    from ..core.frames import FrameStore
-    from ..core.trajectory import write_trajectories
     from ..train.data.logbook import SET_FILE
-    from ..train.data.sets import TrajectorySet, copy_frames
+    from ..train.data.sets import TrajectorySet, write_set
     from ..train.data.thoughts import Follows, Thinker, write_thoughts
 
     bad, chosen = _Skipped(skip_bad), TrajectorySet(source)
@@ -213,14 +211,40 @@ def think(
     thinker, follows = Thinker(policy=strong, attempts=attempts), Follows(policy=judge, tools=tools)
     renderer = load_renderer(_checkpoint(tokenizer))
     done = asyncio.run(write_thoughts(paths, thinker, renderer, tools, (follows,), workers))
-    out.mkdir(parents=True, exist_ok=True)
-    frames = FrameStore(out / "frames")
-    for trajectory in done.kept:
-        copy_frames(trajectory, chosen.store(), frames)
-    count = write_trajectories(out / SET_FILE, done.kept)
+    count = write_set(out, done.kept, tools, chosen.store()).trajectories
     bad.tell()
     lost = "".join(f"\n{n:6d} {why}" for why, n in done.lost.most_common())
     console().print(f"{out / SET_FILE}: {count} of {len(paths)} with thoughts{lost}", markup=False)
+
+
+def rerender(
+    source: Set,
+    tokenizer: Annotated[str, typer.Option(help="embedded, or the checkpoint that will learn from the set.")],
+    out: Annotated[Path, typer.Option(help="The folder of the set to write.")],
+    skip_bad: SkipBad = False,
+) -> None:
+    """The words of a set in the tokens of the model that will learn them.
+
+    For what was played by a model behind a server, whose tokens nobody knows (exact=False: training refuses it), or by one
+    with another tokenizer. Calls, results, answers and frames stay as they are. The new trajectories are exact for SFT and
+    have no log-probs.
+
+    Examples:
+
+        playhead collect --data tasks.jsonl --model http://127.0.0.1:8000/v1#BIG --keep correct --out sets/big
+        playhead data rerender sets/big --tokenizer /models/Qwen3-VL-8B --out sets/big-8b
+    """
+    from ..train.data.logbook import SET_FILE
+    from ..train.data.rerender import rerender_all
+    from ..train.data.sets import TrajectorySet, write_set
+
+    renderer, bad, chosen = _renderer(tokenizer), _Skipped(skip_bad, say=True), TrajectorySet(source)
+    assert renderer is not None
+    tools = chosen.tools()
+    made = rerender_all(chosen.read(bad.note), renderer, tools, bad.note)
+    count = write_set(out, made, tools, chosen.store()).trajectories
+    left = f", {bad.count} bad ones left out" if bad.count else ""
+    console().print(f"{out / SET_FILE}: {count} trajectories{left}", markup=False)
 
 
 def drops_table(drops: Sequence[Drop]) -> Table:

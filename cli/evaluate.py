@@ -1,4 +1,4 @@
-"""`playhead eval world`: the table of right answers, and a run folder that can be resumed."""
+"""`playhead eval`: the table of right answers, in a run folder that can be resumed; and two runs task by task."""
 
 from __future__ import annotations
 
@@ -88,3 +88,32 @@ def world(
         summary, results = evaluate_world(data, out, setup, limit=limit, workers=workers, on_result=note)
     console().print(table(summary, results))
     console().print(f"{out / 'summary.json'}: accuracy {summary['accuracy']:.3f}")
+
+
+def compare(
+    before: Annotated[Path, typer.Argument(help="A run's folder.")],
+    after: Annotated[Path, typer.Argument(help="Another's, over the same tasks.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
+) -> None:
+    """Compare two runs over the same tasks, task by task.
+
+    Right answers with McNemar's exact test; frames, calls, tokens and what was looked at with the difference and its interval,
+    by a bootstrap over videos.
+
+    Examples:
+
+        playhead eval world --data unseen --model runs/sft/checkpoint --out runs/before
+        playhead eval world --data unseen --model runs/rft/checkpoint --out runs/after
+        playhead eval compare runs/before runs/after
+    """
+    import json
+
+    from ..core.codec import to_plain
+    from ..evals.compare import compare as made_of
+    from ..evals.compare import comparison_table
+
+    made = made_of(before, after)
+    if as_json:
+        print(json.dumps(to_plain(made), indent=2))
+    else:
+        console().print(comparison_table(made, before.name, after.name))

@@ -170,8 +170,7 @@ def _draw(
     if can_draw():
         drawn = [out / "scaling.png", out / "calibration.png"]
         draw_bill(bill, costs, drawn[0], title)
-        largest = {r.strategy: r.cell for r in bill.rows}  # budgets as given: the last of each strategy
-        known = {s: calibrate((r.confidence, r.right) for r in results[c]) for s, c in largest.items()}
+        known = {c: calibrate((r.confidence, r.right) for r in results[c]) for c in bill.at_their_best}
         draw_reliability(known, drawn[1])
         if picture is not None:
             draw_bill(bill, costs, picture, title)

@@ -73,7 +73,7 @@ def sft(
         changes["agent_eval"] = AgentEval(tasks=tasks, limit=tasks_limit, encoder=encoder)
     trainer = {**run.trainer, "seed": seed, "report_to": report_to}
     for text in set_ or ():
-        name, value = _setting(text)
+        name, value = setting(text)
         if name in {f.name for f in fields(run)}:
             if not isinstance(getattr(run, name), _SETTABLE):
                 raise UsageProblem(f"--set {name}: has no single value; write a recipe of your own (train/recipes)")
@@ -136,7 +136,8 @@ def _checkpoint(name: str | None) -> str | None:
     return str(checkpoint_dir()) if name == EMBEDDED else name
 
 
-def _setting(text: str) -> tuple[str, Any]:
+def setting(text: str) -> tuple[str, Any]:
+    """NAME=VALUE; the value is JSON, or else a string."""
     name, equals, value = (part.strip() for part in text.partition("="))
     if not name or not equals:
         raise UsageProblem(f"--set {text!r}: write NAME=VALUE")

@@ -40,6 +40,8 @@ def dpo(
     measure_every: Annotated[
         int, typer.Option(help="Steps between measurements; the state is saved with each.", min=1)
     ] = 50,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad records out and count them.")] = False,
+    report_to: Annotated[str, typer.Option(help="none, tensorboard, trackio or wandb.")] = "none",
     seed: Annotated[int, typer.Option(help="Of the order of the pairs.", min=0)] = 42,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the pairs, by reason.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print counts and measurements as JSON.")] = False,
@@ -70,19 +72,23 @@ def dpo(
     if loss not in LOSSES:
         raise UsageProblem(f"--loss {loss!r}: take one of {', '.join(LOSSES)}")
     if dry_run:
-        told: dict[str, object] = make_pairs(read_groups(data), rules).plain()
+        bad: list[Exception] = []
+        groups = read_groups(data, on_bad=bad.append if skip_bad else None)
+        told: dict[str, object] = {**make_pairs(groups, rules).plain(), "bad_records_skipped": len(bad)}
     else:
         quiet_loading(init)
         from ..agent.embedded import EMBEDDED, checkpoint_dir
         from ..train.dpo import DPORun, Loss, train_dpo
         from ..train.sft_run import LANGUAGE_LINEARS
 
+        reporting = {} if report_to == "none" else {"report_to": report_to}
         try:
             run = DPORun(
                 init=str(checkpoint_dir()) if init == EMBEDDED else init, data=tuple(data), out=out, rules=rules,
                 loss=Loss(loss), beta=beta, refined=refined, steps=steps, passes=passes, pairs_a_batch=batch,
                 learning_rate=lr, max_tokens=max_tokens, held_out_every=held_out_every, measure_every=measure_every,
-                trainer={"gradient_accumulation_steps": accumulate, "seed": seed},
+                skip_bad=skip_bad,
+                trainer={"gradient_accumulation_steps": accumulate, "seed": seed, **reporting},
             )  # fmt: skip
         except ValueError as error:
             raise UsageProblem(str(error)) from None

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from .options import aside, console, quiet_loading
+from .options import UsageProblem, aside, console, quiet_loading
+from .train import setting
 
 
 def grpo(
     out: Annotated[Path, typer.Option(help="The run's folder; the same command goes on with a run that stopped.")],
     recipe: Annotated[
-        str, typer.Option(help="embedded_cpu: the embedded model on two cores, some minutes.")
+        str,
+        typer.Option(
+            help="embedded_cpu: a demonstration on two cores, in minutes; world_rl: after SFT, on ever new questions."
+        ),
     ] = "embedded_cpu",
     data: Annotated[Path | None, typer.Option(help="A folder with tasks.jsonl; else the recipe makes films.")] = None,
     model: Annotated[str, typer.Option(help="embedded, or a folder with a checkpoint to start from.")] = "embedded",
@@ -22,6 +26,14 @@ def grpo(
     ] = None,
     rate: Annotated[float | None, typer.Option(help="Learning rate, else the recipe's own.", min=0.0)] = None,
     seed: Annotated[int, typer.Option(help="Of tasks and sampling.")] = 0,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="NAME=VALUE of the recipe (reward, frames, observations, by_difficulty) or of TRL's GRPOConfig.",
+            metavar="NAME=VALUE",
+        ),
+    ] = None,
 ) -> None:
     """Let a model learn from its own episodes: groups of rollouts, rewards from the environment's log, GRPO.
 
@@ -33,12 +45,21 @@ def grpo(
         playhead train grpo --recipe embedded_cpu --out runs/grpo
         playhead view runs/grpo/trajectories/step-00005.jsonl --out page.html
         playhead ask video.mp4 "Which way does the red star move?" --model runs/grpo/final
+        playhead train grpo --data tasks --out runs/greedier --rate 1e-4 --set temperature=1.0 --set beta=0.01
+        playhead train grpo --data tasks --out runs/free-frames --set frames=0
+        playhead train grpo --data tasks --out runs/groups-of-4 --set num_generations=4
+        playhead train grpo --data tasks --out runs/read-text --set reward=text
+        playhead train grpo --data tasks --out runs/unmasked --set observations=true
     """
     from ..train.grpo.run import carry_out, find_recipe
 
     quiet_loading(model)
-    given = {"steps": steps, "rate": rate}
-    made = find_recipe(recipe)(out, model=model, seed=seed, **{k: v for k, v in given.items() if v is not None})
+    given: dict[str, Any] = {"steps": steps, "rate": rate}
+    given = {k: v for k, v in given.items() if v is not None} | dict(map(setting, set_ or ()))
+    try:
+        made = find_recipe(recipe)(out, **{"model": model, "seed": seed, **given})
+    except (TypeError, ValueError) as error:
+        raise UsageProblem(f"recipe {recipe}: {error}") from None
     said = aside()
     trainer = carry_out(made, out, data, said.print)
     steps_done = trainer.records.steps

@@ -41,6 +41,9 @@ def rft(
     from_init: Annotated[
         bool, typer.Option("--from-init", help="Every round learns from --init on, not from the last one.")
     ] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave bad records of the sets learned from out, and count them.")
+    ] = False,
     limit: Annotated[int | None, typer.Option(help="Only the first so many tasks.", min=1)] = None,
     workers: Annotated[int, typer.Option(help="Episodes that run at once.", min=1)] = 8,
     encoder: Annotated[str, typer.Option(help="What clip indexes are embedded with.")] = "embedded",
@@ -71,8 +74,8 @@ def rft(
         run = RFTRun(
             tasks=data, init=str(checkpoint_dir()) if init == EMBEDDED else init, out=out, rounds=rounds, n=n,
             temperature=temperature, keep=keep, cheapest=cheapest or None, recipe=recipe, rate_scale=rate_scale,
-            steps=steps, passes=passes, anchor=tuple(anchor or ()), from_init=from_init, limit=limit, workers=workers,
-            seed=seed, encoder=encoder,
+            steps=steps, passes=passes, anchor=tuple(anchor or ()), from_init=from_init, skip_bad=skip_bad, limit=limit,
+            workers=workers, seed=seed, encoder=encoder,
         )  # fmt: skip
     except ValueError as error:
         raise UsageProblem(str(error)) from None

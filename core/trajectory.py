@@ -154,7 +154,10 @@ def from_json(line: str, where: str = "trajectory") -> Trajectory:
     if not isinstance(version, int) or version > SCHEMA_VERSION:
         raise DataError(f"{where}: schema version {version!r}, this playhead reads up to {SCHEMA_VERSION}")
     trajectory = from_plain(Trajectory, data, where)
-    trajectory.check()
+    try:
+        trajectory.check()
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
     return trajectory
 
 

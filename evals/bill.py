@@ -86,6 +86,14 @@ class Bill:
     def row(self, cell: str) -> Row:
         return next(r for r in self.rows if r.cell == cell)
 
+    @property
+    def at_their_best(self) -> tuple[str, ...]:
+        """The most accurate cell of each strategy; the first of equals."""
+        best: dict[str, Row] = {}
+        for row in self.rows:
+            best[row.strategy] = max(best.get(row.strategy, row), row, key=lambda r: r.accuracy)
+        return tuple(row.cell for row in best.values())
+
     def plain(self) -> dict[str, Any]:
         """What `results.json` holds: nothing that depends on how long it took."""
         rows = [{**to_plain(r), "cost": {c.value: r.at(c) for c in COUNTED}} for r in self.rows]

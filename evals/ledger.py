@@ -17,8 +17,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..core.codec import from_plain, to_plain
+from ..core.codec import to_plain
 from ..core.errors import DataError
+from .compare import read_results
 from .results import TaskResult
 
 
@@ -85,13 +86,7 @@ class Ledger:
         _drop_half_line(path)
         if not path.is_file():
             return []
-        results = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            try:
-                results.append(from_plain(TaskResult, json.loads(line), f"{path}:{number}"))
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}:{number}: not JSON ({error}); name another folder for the run") from None
-        return results
+        return read_results(self.root)
 
     def _keep_known_trajectories(self) -> None:
         """Drop episodes without a result: their run was interrupted between the two lines."""

@@ -39,17 +39,19 @@ from transformers import PrinterCallback
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
-from ..agent.policies.loading import LoadOptions, load_checkpoint
+from ..agent.policies.loading import LoadOptions, load_checkpoint, load_renderer
 from ..agent.profile import PROFILE_FILE, load_profile, save_profile
 from ..agent.renderers.chat import ChatRenderer
 from ..core.codec import to_plain
-from ..core.errors import DataError, ModelError
+from ..core.errors import DataError, ModelError, PlayheadError
 from ..core.frames import FrameStore
+from ..core.trajectory import Trajectory
 from .collate import IGNORED, SampleCollator
 from .curves import save_curves
-from .episodes import FRAMES, Stores
+from .episodes import FRAMES, Stores, checked_sample
 from .features import VisionFeatures
 from .pairs import Pair, PairRules, Pairs, make_pairs, read_groups
+from .reporting import check_reporters
 from .samples import TrainingSample, sample_of
 from .sft import last_state
 
@@ -114,6 +116,8 @@ class DPORun:
     measure_every: int = 50
     """Steps between measurements; the state is saved with each."""
     train_vision: bool = False
+    skip_bad: bool = False
+    """Leave bad records out and count them; else the first one ends the run before it begins."""
     adapter: Mapping[str, Any] | None = None
     """Arguments of PEFT's `LoraConfig`; None to train all weights."""
     dtype: str = "float32"
@@ -198,12 +202,16 @@ def train_dpo(run: DPORun, *, resume: bool = True) -> dict[str, Any]:
         DataError: bad data, no pair, or `out` holds a run of other settings.
         ModelError: the model cannot be had, or TRL refuses the arguments.
     """
-    made = make_pairs(read_groups(run.data), run.rules)
+    check_reporters(run.trainer.get("report_to"))
+    made, skipped = _pairs(run, load_renderer(run.init))
     last = _claim(run, resume)
     options = LoadOptions(dtype=run.dtype)  # pyright: ignore[reportArgumentType]
     model, renderer = load_checkpoint(run.init, "cpu", options)
     train, held_out, dropped = _samples(run, made, renderer)
-    counts = {**made.plain(), "too_long": dropped, "trained": len(train), "held_out": len(held_out)}
+    counts = {
+        **made.plain(), "bad_records_skipped": len(skipped), "too_long": dropped, "trained": len(train),
+        "held_out": len(held_out),
+    }  # fmt: skip
     _write_json(run.out / "pairs.json", counts)
     trainer = _trainer(run, model, renderer, train, held_out)
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
@@ -211,6 +219,25 @@ def train_dpo(run: DPORun, *, resume: bool = True) -> dict[str, Any]:
     history = trainer.state.log_history
     measured = {k: v for entry in history for k, v in entry.items() if k.startswith(("eval_", "loss", "rewards/"))}
     return {**counts, **measured, "checkpoint": str(run.checkpoint_dir)}
+
+
+def _pairs(run: DPORun, renderer: ChatRenderer) -> tuple[Pairs, list[str]]:
+    """(the pairs of all episodes that this model can take, what was wrong with each record that was skipped)."""
+    store, skipped = _store(run), list[str]()
+
+    def check(trajectory: Trajectory, where: str) -> None:
+        checked_sample(trajectory, renderer, store, where)
+
+    def on_bad(error: PlayheadError) -> None:
+        if not run.skip_bad:
+            raise error
+        skipped.append(str(error))
+
+    return make_pairs(read_groups(run.data, check=check, on_bad=on_bad), run.rules), skipped
+
+
+def _store(run: DPORun) -> Stores:
+    return Stores(tuple(FrameStore((f if f.is_dir() else f.parent) / FRAMES) for f in run.data))
 
 
 def _claim(run: DPORun, resume: bool) -> Path | None:
@@ -224,7 +251,7 @@ def _claim(run: DPORun, resume: bool) -> Path | None:
     if not resume:
         raise DataError(f"{run.out}: holds a run already; choose another --out, or delete it to begin anew")
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    odd = [k for k in now if k not in ("out", "measure_every") and before.get(k) != now[k]]
+    odd = [k for k in now if k not in ("out", "measure_every", "skip_bad") and before.get(k) != now[k]]
     if odd:
         raise DataError(
             f"{run.out}: holds a run with another {odd[0]}; choose another --out, or delete it to begin anew"
@@ -272,8 +299,7 @@ def _trainer(
     if not run.train_vision and hasattr(model.model, "visual"):
         model.model.visual.requires_grad_(False)
         features = VisionFeatures(model.to(args.device), renderer)
-    store = Stores(tuple(FrameStore((f if f.is_dir() else f.parent) / FRAMES) for f in run.data))
-    collator = SampleCollator(renderer, store, features=features)
+    collator = SampleCollator(renderer, _store(run), features=features)
     both = [*train, *held_out]
     trainer = PairTrainer(
         model=model,

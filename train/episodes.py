@@ -93,7 +93,7 @@ def read_episodes(
                 try:
                     trajectory = from_json(line, f"{path}:{number}")
                     if keep is None or keep(trajectory):
-                        samples.append(_sample(trajectory, renderer, store, f"{path}:{number}"))
+                        samples.append(checked_sample(trajectory, renderer, store, f"{path}:{number}"))
                 except PlayheadError as error:
                     if not skip_bad:
                         raise
@@ -104,7 +104,13 @@ def read_episodes(
     return done
 
 
-def _sample(trajectory: Trajectory, renderer: ChatRenderer, store: Stores, where: str) -> TrainingSample:
+def checked_sample(trajectory: Trajectory, renderer: ChatRenderer, store: Stores, where: str) -> TrainingSample:
+    """The sample of a trajectory whose tokens and frames this model can take.
+
+    Raises:
+        DataError: it breaks an invariant (`samples.sample_of`), has tokens outside the vocabulary, or shows a frame that
+            the store lacks; `where` and the trajectory are named.
+    """
     try:
         sample = sample_of(trajectory, renderer, renderer.image_token_id)
     except DataError as error:

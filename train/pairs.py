@@ -13,15 +13,15 @@ a set that was filtered has lost its bad examples.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from ..core.errors import DataError
+from ..core.errors import DataError, PlayheadError
 from ..core.nouns import StopReason
 from ..core.scoring import is_right
-from ..core.trajectory import Trajectory, read_trajectories
+from ..core.trajectory import Trajectory, from_json
 from .data.filters import Grounded, is_known
 
 PLAYED, KEPT = "episodes.jsonl", "trajectories.jsonl"
@@ -114,15 +114,40 @@ def make_pairs(groups: Iterable[Sequence[Trajectory]], rules: PairRules | None =
     return made
 
 
-def read_groups(folders: Sequence[Path]) -> Iterator[list[Trajectory]]:
+def read_groups(
+    folders: Sequence[Path],
+    *,
+    check: Callable[[Trajectory, str], object] | None = None,
+    on_bad: Callable[[PlayheadError], None] | None = None,
+) -> Iterator[list[Trajectory]]:
     """The episodes of each task, over all folders; of two with one id in one folder the later one counts.
 
+    Args:
+        check: what is asked of each episode that could be half of a pair, with the file and line where it stands; raises
+            where it is bad (those that are left out anyway may lack tokens and frames, and are not asked).
+        on_bad: told of every bad record, which is then skipped; None to raise at the first.
+
     Raises:
-        DataError: a folder without trajectories, or a bad record.
+        DataError: a folder without trajectories, or a bad record, by file and line.
     """
     groups: dict[str, list[Trajectory]] = {}
     for folder in folders:
-        for trajectory in {t.id: t for t in read_trajectories(episodes_file(folder))}.values():
+        path, latest = episodes_file(folder), dict[str, Trajectory]()
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                try:
+                    trajectory = from_json(line, f"{path}:{number}")
+                    if check is not None and unusable(trajectory) is None:
+                        check(trajectory, f"{path}:{number}")
+                except PlayheadError as error:
+                    if on_bad is None:
+                        raise
+                    on_bad(error)
+                else:
+                    latest[trajectory.id] = trajectory
+        for trajectory in latest.values():
             groups.setdefault(trajectory.task.id, []).append(trajectory)
     yield from groups.values()
 
@@ -137,6 +162,15 @@ def episodes_file(folder: Path) -> Path:
     if not found:
         raise DataError(f"{folder}: no trajectories there; `playhead collect --n 4` makes groups of them")
     return found[0]
+
+
+def unusable(trajectory: Trajectory) -> str | None:
+    """Why an episode can be no half of a pair; None where it can."""
+    if trajectory.error is not None or trajectory.stop_reason.is_error:
+        return "failed"
+    if not trajectory.exact:
+        return "not token-exact"
+    return None if any(trajectory.loss_mask) else "nothing sampled"
 
 
 def is_lucky(trajectory: Trajectory) -> bool:
@@ -154,13 +188,9 @@ def _usable(group: Sequence[Trajectory], left_out: Counter[str]) -> list[Traject
             raise DataError(f"task {task.id} has no known answer, so nobody can say which of its episodes is better")
     usable: dict[tuple[tuple[int, ...], ...], Trajectory] = {}
     for t in group:
-        said = tuple(turn.completion.token_ids for turn in t.turns)
-        if t.error is not None or t.stop_reason.is_error:
-            left_out["failed"] += 1
-        elif not t.exact:
-            left_out["not token-exact"] += 1
-        elif not any(t.loss_mask):
-            left_out["nothing sampled"] += 1
+        said, wrong = tuple(turn.completion.token_ids for turn in t.turns), unusable(t)
+        if wrong is not None:
+            left_out[wrong] += 1
         elif said in usable:
             left_out["said the same as another"] += 1
         else:

@@ -91,6 +91,8 @@ class RFTRun:
     """More sets that every round learns from too, so that what was known is not forgotten."""
     from_init: bool = False
     """Every round learns from `init` on, in place of the model that played it (as STaR does)."""
+    skip_bad: bool = False
+    """Leave bad records out of what is learned from and count them; else the first one ends the run."""
     limit: int | None = None
     workers: int = 8
     seed: int = 0
@@ -142,10 +144,23 @@ def train_rft(run: RFTRun, say: Say = lambda _: None) -> dict[str, Any]:
     return {"rounds": done, "checkpoint": model}
 
 
+def _check_anchor(run: RFTRun) -> None:
+    """Sets of others are read before anything is played: a bad record in them should not cost a round.
+
+    Raises: DataError: a bad record, or no good one.
+    """
+    if run.anchor:
+        from ..agent.policies.loading import load_renderer
+        from .episodes import read_episodes
+
+        read_episodes(run.anchor, load_renderer(run.init), skip_bad=run.skip_bad)
+
+
 def _round(
     run: RFTRun, number: int, model: str, tasks: Sequence[Task], filters: Sequence[Filter], say: Say
 ) -> dict[str, Any]:
     folder = run.folder(number)
+    _check_anchor(run)
     say(f"round {number}: {len(tasks)} tasks, {run.n} episodes each, played by {model}")
     setup = Setup(
         model=model,
@@ -163,12 +178,12 @@ def _round(
             f"{folder / 'set'}: of {len(tasks) * run.n} episodes none was kept, so there is nothing to learn from; keep less "
             f"strictly, or play more of each task (--n)"
         )
+    right, played = _pass_rate(run, number)
     sft = sft_run(run, number, model)
     from .sft import train_sft
 
     measured = train_sft(sft)
     say(f"round {number}: trained; {sft.checkpoint_dir}")
-    right, played = _pass_rate(folder / "set")
     return {
         "round": number, "played": played, "right": right, "kept": made.kept, "dropped": drops,
         "measured": measured, "checkpoint": str(sft.checkpoint_dir.relative_to(folder)),
@@ -188,6 +203,7 @@ def sft_run(run: RFTRun, number: int, model: str) -> SFTRun:
     if "learning_rate" in trainer:
         trainer["learning_rate"] *= run.rate_scale
     changes: dict[str, Any] = {"trainer": trainer, "muon": None if base.muon is None else base.muon * run.rate_scale}
+    changes["skip_bad"] = run.skip_bad
     if run.passes is not None:
         changes["passes"] = run.passes
     if run.steps is not None:
@@ -197,18 +213,19 @@ def sft_run(run: RFTRun, number: int, model: str) -> SFTRun:
     return replace(base, **{**changes, **extra})
 
 
-def _pass_rate(folder: Path) -> tuple[int, int]:
+def _pass_rate(run: RFTRun, number: int) -> tuple[int, int]:
     """(how many episodes of the round were right, how many were played and ended)."""
     from .pairs import read_groups
 
-    whole = [t for group in read_groups([folder]) for t in group if t.error is None]
+    groups = read_groups([run.folder(number) / "set"], on_bad=(lambda _: None) if run.skip_bad else None)
+    whole = [t for group in groups for t in group if t.error is None]
     return sum(is_known(t.task) and is_right(t.task, t.answer) for t in whole), len(whole)
 
 
 def _claim(run: RFTRun) -> None:
     """Write rft.json, or refuse a folder that holds another run; more rounds are the same run."""
     path, now = run.out / "rft.json", json.loads(json.dumps(to_plain(run), default=str))
-    free = ("out", "rounds", "workers")
+    free = ("out", "rounds", "workers", "skip_bad")
     if path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))
         odd = [k for k in now if k not in free and before.get(k) != now[k]]

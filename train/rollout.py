@@ -78,7 +78,7 @@ async def rollout_groups(
     seed: int,
     limit_s: float = LIMIT_S,
     at_once: int = AT_ONCE,
-    shuffled: bool = False,
+    manner: Manner | None = None,
 ) -> list[Group]:
     """`group_size` episodes of every task, one group a task, in their order.
 
@@ -87,7 +87,8 @@ async def rollout_groups(
         seed: of this round of rollouts.
         limit_s: seconds that one rollout may take from its start; what takes longer is a failure.
         at_once: rollouts under way at once; those of a group start together.
-        shuffled: frames that are shown together come in a wrong order (for T-GRPO's contrast, not to be trained on).
+        manner: in which these rollouts differ from the agent's usual ones (shuffled frames, no tools): to be compared with, not
+            trained on.
 
     Raises:
         ModelError: the policy is not exact.
@@ -99,7 +100,7 @@ async def rollout_groups(
             f"group_size and at_once must be 1 or more, limit_s positive; got {group_size}, {at_once}, {limit_s}"
         )
     places = asyncio.Semaphore(at_once)
-    how: dict[str, Any] = {"manner": Manner(shuffled=True)} if shuffled else {}
+    how: dict[str, Any] = {} if manner is None else {"manner": manner}
 
     async def one(task: Task, number: int) -> Trajectory | Failure:
         async with places:

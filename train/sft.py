@@ -11,6 +11,7 @@ is, with the batches that it would have seen.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 from collections.abc import Sequence
@@ -33,11 +34,13 @@ from .curves import save_curves
 from .episodes import Episodes, read_episodes
 from .features import VisionFeatures
 from .packing import Batch, in_order, plan
+from .reporting import check_reporters
 from .samples import TrainingSample, truncate_all
 from .sft_run import SFTRun
 from .sft_trainer import ROWS, SCORE, RowCollator, WeightedSFT
 from .weights import Weigher
 
+_LOG = logging.getLogger("playhead")
 OURS_TO_CHANGE = frozenset({"report_to", "ddp_timeout", "ddp_find_unused_parameters", "save_total_limit", "disable_tqdm"})
 """What a recipe may set although the run has a value of its own for it."""
 
@@ -51,6 +54,7 @@ def train_sft(run: SFTRun, *, resume: bool = True) -> dict[str, Any]:
     """
     if run.agent_eval is not None and not read_tasks(run.agent_eval.tasks):
         raise DataError(f"{run.agent_eval.tasks}: no task to evaluate the agent on")
+    check_reporters(run.trainer.get("report_to"))
     _claim(run, resume)
     model, renderer = _load(run)
     if not run.train_vision:
@@ -60,7 +64,7 @@ def train_sft(run: SFTRun, *, resume: bool = True) -> dict[str, Any]:
     trainer = _trainer(run, model, renderer, episodes, train, held_out)
     last = last_state(run.state_dir) if resume else None
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
-    measured = _write_result(run, trainer, renderer)
+    measured = _write_result(run, trainer, renderer) | _compared(trainer)
     return {**counts, **measured, "checkpoint": str(run.checkpoint_dir if _ends_whole(run) else run.adapter_dir)}
 
 
@@ -249,6 +253,24 @@ def _write_result(run: SFTRun, trainer: WeightedSFT, renderer: ChatRenderer) -> 
                 save_profile(load_profile(Path(run.init)), run.checkpoint_dir)
     trainer.accelerator.wait_for_everyone()
     return {k: v for entry in trainer.state.log_history for k, v in entry.items() if k.startswith(("eval_", "loss"))}
+
+
+def _compared(trainer: WeightedSFT) -> dict[str, float]:
+    """Which step's weights were chosen, by which measurement, and what that was before the first step; {} without one.
+
+    The beginning is measured but never chosen: what comes out has been trained. Where all of it was worse, a warning says so.
+    """
+    name, best = trainer.args.metric_for_best_model, trainer.state.best_metric
+    before = next((e[name] for e in trainer.state.log_history if name in e and e.get("step") == 0), None)
+    if best is None or before is None:
+        return {}
+    step = trainer.state.best_global_step or 0
+    if (before > best) == bool(trainer.args.greater_is_better) and before != best and trainer.is_world_process_zero():
+        _LOG.warning(
+            "no measurement was better than that before the first step (%s %.4f, then at best %.4f): checkpoint/ holds the "
+            "weights of step %d, and those that the run began with are better", name, before, best, step,
+        )  # fmt: skip
+    return {"best_step": step, "best_measure": best, "measure_before": before}
 
 
 def _write(path: Path, text: str) -> None:

@@ -15,7 +15,6 @@ request and ends when there has been none for a while.
 
 from __future__ import annotations
 
-import asyncio
 import math
 import threading
 import time

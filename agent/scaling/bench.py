@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ...core.budget import Usage
@@ -50,6 +51,8 @@ class _Log:
     trajectories: list[Trajectory] = field(default_factory=list)
     trace: list[Decided] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
+    run_id: str | None = None
+    numbers: Iterator[int] = field(default_factory=count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +67,21 @@ class Bench:
 
     @classmethod
     async def open(
-        cls, agent: VideoAgent, task: Task, tell: Callable[[Decided], None] | None, concurrency: int, *, index: bool
+        cls,
+        agent: VideoAgent,
+        task: Task,
+        tell: Callable[[Decided], None] | None,
+        concurrency: int | asyncio.Semaphore,
+        *,
+        index: bool,
+        run_id: str | None = None,
     ) -> Self:
         """Raises: VideoError: the video cannot be read."""
         desk = await asyncio.to_thread(agent.shelf.desk, task.video)
         if index and agent.needs_index:
             await asyncio.to_thread(desk.lazy_index.ready)
-        return cls(agent=agent, task=task, desk=desk, gate=asyncio.Semaphore(max(1, concurrency)), tell=tell)
+        gate = asyncio.Semaphore(max(1, concurrency)) if isinstance(concurrency, int) else concurrency
+        return cls(agent=agent, task=task, desk=desk, gate=gate, tell=tell, log=_Log(run_id=run_id))
 
     def varied(self, **changes: Any) -> Bench:
         """The same bench whose episodes differ in some fields of their `Manner`; books are kept together."""
@@ -90,13 +101,14 @@ class Bench:
         Raises:
             Spent: there is nothing left to ask with.
         """
+        name = self._next_id()
         async with self.gate:
             if purse.ended is not None:
                 raise Spent(purse.ended)
             manner = replace(self.manner, **{"budget": purse.plan(), **changes})
             if manner.start is not None:
                 manner = replace(manner, start={**manner.start, "seed": seed})
-            trajectory = await self.agent.arun(self.task, seed=seed, group_id=self.task.id, manner=manner)
+            trajectory = await self.agent.arun(self.task, seed=seed, run_id=name, group_id=self.task.id, manner=manner)
         purse.spend(trajectory.usage)
         self.log.trajectories.append(trajectory)
         return trajectory
@@ -132,7 +144,7 @@ class Bench:
             Spent, ModelError: as in `say`.
         """
         ids = [t for turn in turns for t in (*turn.context_ids, *turn.completion.token_ids)]
-        room = purse.budget.left(Usage(context_tokens=len(ids)), "context_tokens")
+        room, name = purse.budget.left(Usage(context_tokens=len(ids)), "context_tokens"), self._next_id()
         async with self.gate:
             if purse.ended is not None or room < 1:
                 raise Spent(purse.ended or StopReason.CONTEXT_FULL)
@@ -144,12 +156,18 @@ class Bench:
                 seed=seed % (1 << 31),
                 timeout_s=None if seconds is None else MARGIN * seconds,
             )
-            completion = await self._generate(turns, ids, sampling, seconds, purse)
+            completion = await self._generate(name, turns, ids, sampling, seconds, purse)
         made = replace(turns[-1], completion=completion)
-        return self._keep((*turns[:-1], made), len(ids), temperature, seed, purse)
+        return self._keep(name, (*turns[:-1], made), len(ids), temperature, seed, purse)
 
     async def _generate(
-        self, turns: Sequence[Turn], ids: Sequence[int], sampling: Sampling, seconds: float | None, purse: Purse
+        self,
+        name: str,
+        turns: Sequence[Turn],
+        ids: Sequence[int],
+        sampling: Sampling,
+        seconds: float | None,
+        purse: Purse,
     ) -> Completion:
         messages: list[Message] = []
         for i, turn in enumerate(turns):
@@ -157,7 +175,7 @@ class Bench:
             if i + 1 < len(turns):
                 messages.append(Message(role="assistant", content=(turn.completion.text,)))
         request = GenerateRequest(
-            session=new_id(),
+            session=name,
             token_ids=tuple(ids),
             frames=tuple(f for turn in turns for f in turn.context_frames),
             messages=tuple(messages),
@@ -177,7 +195,9 @@ class Bench:
             raise ModelError(f"{self.agent.policy.name} failed: {completion.text}")
         return completion
 
-    def _keep(self, turns: Sequence[Turn], context: int, temperature: float, seed: int, purse: Purse) -> Trajectory:
+    def _keep(
+        self, name: str, turns: Sequence[Turn], context: int, temperature: float, seed: int, purse: Purse
+    ) -> Trajectory:
         completion = turns[-1].completion
         usage = Usage(
             turns=1,
@@ -190,7 +210,7 @@ class Bench:
         )
         purse.spend(usage)
         trajectory = Trajectory(
-            id=new_id(),
+            id=name,
             group_id=self.task.id,
             task=self.task,
             turns=tuple(turns),
@@ -214,6 +234,9 @@ class Bench:
             episode.texts.close()
         purse.spend(Usage(frames=len(shown)))
         return tuple(shown)
+
+    def _next_id(self) -> str:
+        return new_id() if self.log.run_id is None else f"{self.log.run_id}-{next(self.log.numbers)}"
 
     # Several at once.
 

@@ -117,7 +117,8 @@ class Strategy(ABC):
         seed: int | None = None,
         tell: Callable[[Decided], None] | None = None,
         *,
-        concurrency: int = 8,
+        concurrency: int | asyncio.Semaphore = 8,
+        run_id: str | None = None,
     ) -> Scaled:
         """Answer the task. What fails (the file, a tool, the policy) is on the result.
 
@@ -125,14 +126,15 @@ class Strategy(ABC):
             budget: hard, for all that is done together; None for the one that the agent was given, or else `default_budget`.
                 Building the clip index is not on it: that is kept, and serves every later question.
             tell: hears of every decision as it is taken.
-            concurrency: so many episodes at most are under way at once.
+            concurrency: so many episodes at most are under way at once; a semaphore bounds those of several runs together.
+            run_id: the n-th episode or call, by when it was started, is then called `RUN_ID-n`; None for random names.
         """
         from .bench import Bench, Spent
 
         budget = budget or agent.given_budget or self.default_budget(agent.budget)
         seed = agent.seed if seed is None else seed
         try:
-            bench = await Bench.open(agent, task, tell, concurrency, index=self.uses_tools)
+            bench = await Bench.open(agent, task, tell, concurrency, index=self.uses_tools, run_id=run_id)
         except PlayheadError as error:
             return self._failed(task, budget, seed, str(error))
         purse, error = Purse(budget), None

@@ -10,6 +10,18 @@ import numpy as np
 import pytest
 from playhead.core.nouns import Frame
 
+BUSY_S = 600
+"""A test's limit in this room: importing transformers alone takes half a minute on a busy machine."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of this room that name no limit of their own get `BUSY_S`."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(BUSY_S))
+
+
 SHORT_TEMPLATE = """{%- for message in messages %}
 {%- if message.role == 'assistant' %}{{- '<|im_start|>assistant\n' }}
 {%- for c in message.content %}{{- c.text }}{%- endfor %}{{- '<|im_end|>\n' }}

@@ -1,5 +1,6 @@
 """The bill against values worked out by hand: tests of pairs, intervals by video, fronts, and what is named."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -107,6 +108,13 @@ def test_what_the_bill_says(bill) -> None:
     worse = pairs[f"{tools} frames=64", f"{direct} frames=64"]
     assert worse.why == "same budget" and worse.difference == pytest.approx(-0.5)
     assert len(pairs) == 4, "two steps on the front, one of them also a comparison within 16 frames; two within 64"
+
+
+def test_each_strategy_at_its_best(bill) -> None:
+    tools, direct, vote = (bill.rows[i].strategy for i in (0, 2, 4))
+    assert bill.at_their_best == tuple(f"{s} frames=16" for s in (tools, direct, vote)), "equals: the first"
+    rows = [replace(r, accuracy=0.9) if r.cell == f"{direct} frames=64" else r for r in bill.rows]
+    assert replace(bill, rows=tuple(rows)).at_their_best[1] == f"{direct} frames=64"
 
 
 def test_the_statement(bill) -> None:

@@ -75,6 +75,8 @@ class ToyAgent:
     played: int = 0
     shuffled: int = 0
     """Episodes played on shuffled frames."""
+    bare: int = 0
+    """Episodes played without tools."""
 
     @property
     def shelf(self):
@@ -85,6 +87,7 @@ class ToyAgent:
         self, task: Task, *, seed: int = 0, run_id: str = "", group_id: str = "", manner: Any = None
     ) -> Trajectory:
         self.shuffled += manner is not None and manner.shuffled
+        self.bare += manner is not None and not manner.tools
         number, self.played = self.played, self.played + 1
         if self.before is not None:
             self.before(number)

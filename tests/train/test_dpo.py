@@ -193,6 +193,80 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(make_run) -> None:
     assert history(parts.out, "loss") == pytest.approx(history(whole.out, "loss"), abs=1e-5)
 
 
+def missing_frame(record: dict) -> str:
+    return json.dumps(record).replace('"sha256": "', '"sha256": "0')
+
+
+def other_tokens(record: dict) -> str:
+    record["turns"][0]["context_ids"].insert(0, 10**6)
+    return json.dumps(record)
+
+
+def images_less(record: dict) -> str:
+    record["turns"][0] |= {"context_frames": [], "context_messages": []}
+    return json.dumps(record)
+
+
+def mask_too_short(record: dict) -> str:
+    record["turns"][0]["completion"]["logprobs"] = [-1.0]
+    return json.dumps(record)
+
+
+BAD = {
+    "not in the frame store": missing_frame,
+    "recorded with another": other_tokens,
+    "image placeholders do not fit": images_less,
+    "log-probs for": mask_too_short,
+    "schema version 99": lambda record: json.dumps(record | {"schema_version": 99}),
+    "not JSON": lambda record: json.dumps(record)[:-9],  # cut by a full disk
+}
+
+
+def spoilt(played: Path, folder: Path, line: int, spoil) -> Path:
+    """The groups of `played` with one record spoilt."""
+    lines = (played / "trajectories.jsonl").read_text().splitlines()
+    lines[line] = spoil(json.loads(lines[line]))
+    folder.mkdir()
+    (folder / "frames").symlink_to(played / "frames")
+    (folder / "trajectories.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_a_bad_record_is_refused_by_name_before_a_model_is_loaded(
+    make_run, played, tmp_path, monkeypatch, message
+) -> None:
+    from playhead.train import dpo
+
+    data = spoilt(played, tmp_path / "bad", 4, BAD[message])
+    monkeypatch.setattr(dpo, "load_checkpoint", lambda *_: pytest.fail("a model was loaded"))
+    run = replace(make_run(), data=(data,))
+    with pytest.raises(DataError, match=rf"trajectories.jsonl:5: .*{message}"):
+        dpo.train_dpo(run)
+    assert not run.out.exists()
+    made, skipped = dpo._pairs(replace(run, skip_bad=True), dpo.load_renderer(run.init))
+    assert len(made.pairs) == 5 and len(skipped) == 1 and message in skipped[0]
+
+
+def test_bad_records_are_skipped_and_counted_where_asked_and_those_left_out_anyway_are_no_reason_to_stop(
+    checkpoint, played, tmp_path, capsys
+) -> None:
+    data = spoilt(played, tmp_path / "bad", 4, missing_frame)
+    args = ["train", "dpo", "--data", str(data), "--init", str(checkpoint), "--out", str(tmp_path / "run")]
+    args += ["--steps", "1", "--held-out-every", "0", "--batch", "2", "--json"]
+    assert cli(args) != 0
+    said = capsys.readouterr().err
+    assert "bad/trajectories.jsonl:5: trajectory t2.True.1 shows a frame" in said.replace("\n", "")
+    assert cli([*args, "--skip-bad"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["trained"], told["bad_records_skipped"], told["groups_without_a_pair"]) == (5, 1, 1)
+    assert json.loads((tmp_path / "run" / "pairs.json").read_text())["bad_records_skipped"] == 1
+
+    failed = spoilt(played, tmp_path / "failed", 4, lambda r: missing_frame(r | {"error": "the video is gone"}))
+    assert cli([*args, "--data", str(failed), "--skip-bad", "--dry-run"]) == 0
+    assert json.loads(capsys.readouterr().out)["left_out"]["failed"] == 1
+
+
 def test_a_folder_of_another_run_and_data_without_pairs_are_refused(make_run, tmp_path, played) -> None:
     from playhead.train.dpo import train_dpo
 

@@ -151,6 +151,7 @@ def test_longvt_follows_what_lmms_engine_reads(paths, store, tmp_path, by_hand):
     import pyarrow.parquet as pq
 
     done = export("longvt", paths, store, tmp_path, by_hand)
+    assert "dataset_format: yaml" in done.use and "data_type: parquet" in done.use  # 0.1.4 refuses dataset_format: parquet
     for row in pq.read_table(done.path).to_pylist():
         assert [m["role"] for m in row["messages"]].count("assistant") == 3
         for message in row["messages"]:

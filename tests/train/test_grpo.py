@@ -277,8 +277,8 @@ def test_rollouts_on_shuffled_frames_are_compared_with_and_not_trained_on(checkp
     seen = []
     real = trainer.collector._score
 
-    def score(group, progress, shuffled):
-        scored = real(group, progress, shuffled)
+    def score(group, progress, shuffled, bare):
+        scored = real(group, progress, shuffled, bare)
         rates = [sum(t.answer.text == "red" for t in g.trajectories) / len(g.trajectories) for g in (scored, shuffled)]
         for t in scored.trajectories:
             wanted = 0.3 * max(0.0, rates[0] - rates[1]) * (t.answer.text == "red")
@@ -305,6 +305,10 @@ def test_plans_that_cannot_be_carried_out(tmp_path):
     ):  # fmt: skip
         with pytest.raises(PlanError, match=said):
             toy.make_plan(tmp_path, **bad)
+    from playhead.train.grpo.plan import Correction
+
+    with pytest.raises(PlanError, match="no log-prob of the sampler"):
+        toy.make_plan(tmp_path, plan={"observations": True, "correction": Correction.TOKEN})
 
 
 def test_an_agent_that_cuts_the_distribution_is_refused_by_name(checkpoint, tmp_path):

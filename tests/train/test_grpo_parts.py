@@ -90,7 +90,9 @@ def test_every_task_once_a_pass(make_task):
 
 def run(guards, steps, **figures):
     for step in range(1, steps + 1):
-        guards.after_rollouts(step, {"rollouts/sound": 8, "calls": 2.0, "answered": 1.0, **figures})
+        guards.after_rollouts(
+            step, {"rollouts/sound": 8, "calls": 2.0, "answered": 1.0, "reward/format": 0.1, **figures}
+        )
 
 
 def test_guards_let_a_good_run_pass():
@@ -101,7 +103,12 @@ def test_guards_let_a_good_run_pass():
 
 
 @pytest.mark.parametrize(
-    ("figures", "said"), [({"calls": 0.1}, "stopped calling tools"), ({"answered": 0.1}, "no longer ends in an answer")]
+    ("figures", "said"),
+    [
+        ({"calls": 0.1}, "stopped calling tools"),
+        ({"answered": 0.1}, "no longer ends in an answer"),
+        ({"reward/format": 0.001}, "lost its format"),
+    ],
 )
 def test_guards_stop_a_collapse(figures, said):
     guards = Guards(Limits(patience=3))
@@ -111,7 +118,16 @@ def test_guards_stop_a_collapse(figures, said):
 
 
 def test_guards_do_not_ask_for_what_never_was():
-    run(Guards(Limits(patience=2)), 10, calls=0.0, answered=0.0)
+    run(Guards(Limits(patience=2)), 10, **{"calls": 0.0, "answered": 0.0, "reward/format": 0.0})
+
+
+def test_a_resumed_run_is_held_to_its_beginning():
+    before, after = Guards(Limits(patience=3)), Guards(Limits(patience=3))
+    run(before, 5)
+    after.load(json.loads(json.dumps(before.state())))
+    with pytest.raises(RunStopped, match="stopped calling tools"):
+        run(after, 3, calls=0.1)
+    after.load({})
 
 
 def test_guards_stop_what_is_broken():

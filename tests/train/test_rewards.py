@@ -251,6 +251,28 @@ def test_a_failed_rollout_stays_unscored(make_task, make_trajectory) -> None:
     assert world_rubric().score(cut, CONTEXT).reward == pytest.approx(0.2)
 
 
+def test_every_reward_says_its_range_and_its_source() -> None:
+    """And is in the table of docs/rewards.md."""
+    import inspect
+    import pkgutil
+    from importlib import import_module
+
+    from playhead.train import rewards
+
+    found = {}
+    for info in pkgutil.iter_modules(rewards.__path__):
+        module = import_module(f"{rewards.__name__}.{info.name}")
+        for name, cls in inspect.getmembers(module, inspect.isclass):
+            if cls.__module__ == module.__name__ and hasattr(cls, "__dataclass_fields__") and "__call__" in vars(cls):
+                found[name] = cls
+    assert len(found) >= 24
+    table = (Path(rewards.__file__).parents[2] / "docs" / "rewards.md").read_text(encoding="utf-8")
+    for name, cls in found.items():
+        said = inspect.getdoc(cls)
+        assert "Source: " in said or "urs" in said, f"{name} does not say where it is from"
+        assert f"`{cls().name}`" in table, f"{name} is not in docs/rewards.md"
+
+
 @pytest.mark.parametrize("name", RUBRICS)
 def test_in_every_rubric_right_beats_wrong(name: str, make_task, make_trajectory) -> None:
     context = replace(CONTEXT, verified=1.0, contrast=Contrast(ordered=0.5, shuffled=0.25))

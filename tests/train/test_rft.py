@@ -96,6 +96,22 @@ def test_a_round_in_which_nothing_verifies_is_an_error_that_says_so(make_run, pl
         train_rft(make_run(keep="correct,difficulty=0-0.5"))
 
 
+def test_a_bad_record_of_an_anchor_ends_the_run_before_anything_is_played(
+    make_run, played, recorded_set, tmp_path
+) -> None:
+    anchor = tmp_path / "anchor"
+    anchor.mkdir()
+    (anchor / "frames").symlink_to(recorded_set / "frames")
+    lines = (recorded_set / "trajectories.jsonl").read_text().splitlines()
+    (anchor / "trajectories.jsonl").write_text("\n".join([*lines[:2], lines[2].replace('"sha256":"', '"sha256":"0')]))
+    run = make_run(anchor=(anchor,))
+    with pytest.raises(DataError, match=r"anchor/trajectories.jsonl:3: .*not in the frame store"):
+        train_rft(run)
+    assert played == [] and not (run.folder(1) / "set").exists()
+    told = train_rft(replace(run, skip_bad=True))  # the same run: it goes on
+    assert told["rounds"][0]["measured"]["bad_records_skipped"] == 1 and len(played) == 1
+
+
 def test_the_supervised_run_of_a_round(make_run, tmp_path) -> None:
     run = make_run(anchor=(tmp_path / "oracle",), rate_scale=0.5, changes={}, passes=3.0)
     made = sft_run(run, 2, "later")

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,11 @@ def test_a_killed_run_resumes_to_the_same_curve(checkpoint, recorded_set, tmp_pa
     run = tiny("qwen3vl_8b_sft", checkpoint, recorded_set, tmp_path / "whole", muon=1e-3, trainer={"learning_rate": 1e-3})
     result = sft.train_sft(run)
     whole = losses(run.out)
+    assert not find_spec("matplotlib") or (run.out / "curve.png").stat().st_size > 1000
     assert sorted(whole) == [1, 2, 3, 4] and result["samples"] == 9 and result["held_out"] == 3
+    measured = losses(run.out, "eval_loss")
+    best = min((loss, step) for step, loss in measured.items() if step)
+    assert (result["best_measure"], result["best_step"]) == pytest.approx(best) and result["measure_before"] == measured[0]
 
     killed = replace(run, out=tmp_path / "killed")
     step = WeightedSFT.training_step
@@ -64,6 +69,26 @@ def test_a_killed_run_resumes_to_the_same_curve(checkpoint, recorded_set, tmp_pa
 
     with pytest.raises(DataError, match="another batch_tokens"):
         sft.train_sft(replace(killed, batch_tokens=600))
+
+
+@pytest.mark.parametrize(("before", "best", "worse"), [(0.4, 0.5, True), (0.6, 0.5, False), (0.5, 0.5, False)])
+@pytest.mark.parametrize("greater", [False, True])
+def test_a_run_that_only_made_things_worse_says_so(before, best, worse, greater, caplog):
+    """The beginning is measured and never chosen."""
+    from types import SimpleNamespace
+
+    from playhead.train.sft import _compared
+
+    sign = -1 if greater else 1
+    trainer = SimpleNamespace(
+        args=SimpleNamespace(metric_for_best_model="m", greater_is_better=greater),
+        state=SimpleNamespace(best_metric=sign * best, best_global_step=8, log_history=[{"step": 0, "m": sign * before}]),
+        is_world_process_zero=lambda: True,
+    )
+    assert _compared(trainer) == {"best_step": 8, "best_measure": sign * best, "measure_before": sign * before}  # type: ignore[arg-type]
+    assert ("those that the run began with are better" in caplog.text) == worse
+    trainer.state.log_history = []  # nothing was measured
+    assert _compared(trainer) == {}  # type: ignore[arg-type]
 
 
 def test_an_adapter_is_trained_merged_and_loaded(checkpoint, recorded_set, tmp_path):

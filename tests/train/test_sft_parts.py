@@ -37,6 +37,23 @@ def test_a_plan_is_its_seed_and_every_pass_has_every_sample_once():
         plan((), 60, 1, seed=1)
 
 
+@pytest.mark.parametrize(("passes", "share", "steps"), [(1.0, 1, 9), (1.5, 2, 7), (0.5, 1, 4), (2.0, 4, 5), (12.0, 3, 36)])
+def test_passes_say_how_many_steps(passes, share, steps):
+    """Nine samples, each a batch: a step takes `share` of them, and the last one is filled up from one more pass."""
+    from types import SimpleNamespace
+
+    from playhead.train.sft import _plan
+
+    run = recipe("embedded_cpu")(init="x", data=[Path("d")], out=Path("o"))
+    args = SimpleNamespace(gradient_accumulation_steps=share, world_size=1, seed=3)
+    batches, planned = _plan(replace(run, passes=passes, batch_tokens=10), args, [10] * 9)  # type: ignore[arg-type]
+    assert (planned, len(batches)) == (steps, steps * share)
+    seen = [batches.count((i,)) for i in range(9)]
+    assert max(seen) - min(seen) <= 1  # none is seen twice more often than another
+    (fewer, fixed) = _plan(replace(run, steps=2, batch_tokens=10), args, [10] * 9)  # type: ignore[arg-type]
+    assert (len(fewer), fixed) == (2 * share, 2)
+
+
 def sample_of(renderer, text: str, before: str = "user") -> TrainingSample:
     head, said = renderer.encode(before), renderer.encode(text)
     ids = head + said

@@ -1,10 +1,11 @@
 """Logbook: the folder in which a set of trajectories comes to be, written line by line so that a killed run goes on.
 
-    DIR/episodes.jsonl   one trajectory a line, in the order in which they ended; of two with one id the later one counts
+    DIR/episodes.jsonl   one trajectory a line, runs in the order in which they ended; of two with one id the later one counts
     DIR/verdicts.jsonl   what a verifier said of which episode
     DIR/manifest.json    what the run is of: another run is refused
 
-A line is the commit: its frames are on disk before it, and half a line at the end (the run was killed) is dropped.
+A line is the commit: its frames are on disk before it, and half a line at the end (the process was killed) is dropped. A run
+that left three episodes is there when RUN-1of3, RUN-2of3 and RUN-3of3 are; one that left one is called RUN.
 One process at a time may hold a folder. In memory are only the places of the lines.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,12 @@ from ...core.nouns import Task, ToolSpec
 from ...core.trajectory import Trajectory, from_json, to_json
 
 SET_FILE = "trajectories.jsonl"
+_PLACE = re.compile(r"(.+)-\d+of(\d+)")
+
+
+def episode_id(run: str, place: int, of: int) -> str:
+    """The name of the episode at `place` (from 1) of the `of` that a run left."""
+    return run if of == 1 else f"{run}-{place}of{of}"
 
 
 class Logbook:
@@ -42,6 +50,8 @@ class Logbook:
         self._path = root / "episodes.jsonl"
         self._places: dict[str, int] = {}
         self._failed: set[str] = set()
+        self._runs: dict[str, tuple[str, ...]] = {}
+        """Run -> its episodes, of those that are there whole."""
         self._lock = (root / ".lock").open("w")
         try:
             self._take_lock()
@@ -63,26 +73,28 @@ class Logbook:
     def set_path(self) -> Path:
         return self.root / SET_FILE
 
-    def is_done(self, episode: str) -> bool:
-        """Is it there, and did it not fail?"""
-        return episode in self._places and episode not in self._failed
+    def is_done(self, run: str) -> bool:
+        """Is it there, and did none of its episodes fail?"""
+        return run in self._runs and self._failed.isdisjoint(self._runs[run])
 
-    def add(self, trajectory: Trajectory) -> None:
-        """Note an episode; it is written when this returns."""
-        place = self._file.tell()
-        self._file.write(to_json(trajectory).encode() + b"\n")
+    def add(self, episodes: Sequence[Trajectory]) -> None:
+        """Note the episodes of a run; they are written when this returns."""
+        for trajectory in episodes:
+            place = self._file.tell()
+            self._file.write(to_json(trajectory).encode() + b"\n")
+            self._remember(trajectory.id, trajectory.error is not None, place)
         self._file.flush()
-        self._remember(trajectory.id, trajectory.error is not None, place)
         self.added += 1
 
-    def read(self, episode: str, task: Task) -> Trajectory | None:
-        """An episode of a task, or None.
+    def read(self, run: str, task: Task) -> list[Trajectory]:
+        """The episodes of a run on a task; none where it is not there.
 
         Raises:
-            DataError: it is of another question; the tasks have changed since it was played.
+            DataError: they are of another question; the tasks have changed since they were played.
         """
-        if episode not in self._places:
-            return None
+        return [self._read(episode, task) for episode in self._runs.get(run, ())]
+
+    def _read(self, episode: str, task: Task) -> Trajectory:
         with self._path.open("rb") as file:
             file.seek(self._places[episode])
             trajectory = from_json(file.readline().decode(), f"{self._path}, episode {episode}")
@@ -107,7 +119,7 @@ class Logbook:
         """Which tools the policy is told of; exports tell it again."""
         path = self.root / "manifest.json"
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        _write_json(path, {**manifest, "tools": [to_plain(s) for s in specs]})
+        write_json(path, {**manifest, "tools": [to_plain(s) for s in specs]})
 
     @contextmanager
     def writing_set(self) -> Iterator[Callable[[Trajectory], None]]:
@@ -133,7 +145,7 @@ class Logbook:
         if not path.is_file():
             if (self.root / SET_FILE).exists():
                 raise DataError(f"{self.root} holds trajectories that were not collected here; name another folder")
-            _write_json(path, identity)
+            write_json(path, identity)
             return
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
@@ -164,9 +176,16 @@ class Logbook:
         self._failed.discard(episode)
         if failed:
             self._failed.add(episode)
+        found = _PLACE.fullmatch(episode)
+        run, of = (episode, 1) if found is None else (found[1], int(found[2]))
+        if of <= len(self._places):  # a line may say any number
+            names = tuple(episode_id(run, i, of) for i in range(1, of + 1))
+            if all(name in self._places for name in names):
+                self._runs[run] = names
 
 
-def _write_json(path: Path, value: Mapping[str, object]) -> None:
+def write_json(path: Path, value: Mapping[str, object]) -> None:
+    """Beside, then renamed."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     beside.replace(path)

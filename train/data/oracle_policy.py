@@ -31,7 +31,7 @@ class OraclePolicy:
     Args:
         renderer: the renderer whose tokens are spoken.
         store: where the frames of its episodes are.
-        tasks: the task of every session that it will be asked in.
+        tasks: the task of every run; a session is called like its run, or RUN-NUMBER.
         slips: how often it looks at a wrong hit first, in [0, 1].
 
     Raises:
@@ -57,7 +57,8 @@ class OraclePolicy:
         return self._oracle(request).reply(request.messages)
 
     def _oracle(self, request: GenerateRequest) -> Oracle:
-        task = self._tasks[request.session]
+        run = request.session if request.session in self._tasks else request.session.rpartition("-")[0]
+        task = self._tasks[run]
         seed = int(task.meta["seed"])
         scene = _scene(tuple(sorted(task.meta.items())))
         return Oracle(task=task, scene=scene, seed=seed, tools=bool(request.tools), slips=self._slips)

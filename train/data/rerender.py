@@ -1,8 +1,11 @@
 """Rerender: the tokens of a trajectory written anew by a renderer, from its messages.
 
-For what has no tokens of ours: conversations of other tools, thoughts that were written afterwards. The result is exact for
-SFT: its tokens are those that the renderer's model would be shown and would have to say, 1 in the mask where an assistant
-speaks. It has no log-probs, since nobody sampled it, so nothing on-policy can be made of it.
+    playhead data rerender SET --tokenizer CHECKPOINT --out DIR
+
+For what has no tokens of ours: what a model behind a server said, conversations of other tools, thoughts that were written
+afterwards; and for a learner of another family than the player. The result is exact for SFT: its
+tokens are those that the renderer's model would be shown and would have to say, 1 in the mask where an assistant speaks. It
+has no log-probs, since nobody sampled it, so nothing on-policy can be made of it.
 
     start(messages of turn 0) + encode(text 0 + end) + extend(...) + encode(text 1 + end) ...
 
@@ -11,7 +14,7 @@ Of a trajectory whose words were tokenised as a script's are, it gives the same 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from ...agent.renderers.chat import ChatRenderer
@@ -39,6 +42,34 @@ def rerender(trajectory: Trajectory, renderer: ChatRenderer, tools: Sequence[Too
     made = replace(trajectory, turns=tuple(turns), exact=True)
     made.check()
     return made
+
+
+def rerender_all(
+    trajectories: Iterable[Trajectory],
+    renderer: ChatRenderer,
+    tools: Sequence[ToolSpec],
+    on_bad: Callable[[DataError], None] | None = None,
+) -> Iterator[Trajectory]:
+    """`rerender` of each; those in which no tool was called were told of none.
+
+    Args:
+        on_bad: told of every trajectory that cannot be written so, which is then left out; None to raise at the first.
+
+    Raises:
+        DataError: see `rerender`; or a trajectory has no turns.
+    """
+    for trajectory in trajectories:
+        try:
+            if not trajectory.turns:
+                raise DataError(f"trajectory {trajectory.id}: it has no turns")
+            called = any(turn.tool_calls for turn in trajectory.turns)
+            made = rerender(trajectory, renderer, tools if called else ())
+        except DataError as error:
+            if on_bad is None:
+                raise
+            on_bad(error)
+        else:
+            yield made
 
 
 def encode_said(completion: Completion, renderer: ChatRenderer, where: str) -> tuple[int, ...]:

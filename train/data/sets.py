@@ -20,18 +20,19 @@ a version above the reader's is refused.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...core.codec import from_plain
+from ...core.codec import from_plain, to_plain
 from ...core.decoders.contract import DecodedFrame
 from ...core.errors import DataError, PlayheadError
 from ...core.frames import FrameStore
 from ...core.nouns import Frame, ToolSpec
-from ...core.trajectory import Trajectory, from_json
-from .logbook import SET_FILE
+from ...core.trajectory import Trajectory, from_json, write_trajectories
+from .card import Card, CardMaker
+from .logbook import SET_FILE, write_json
 
 if TYPE_CHECKING:
     from ...agent.renderers.chat import ChatRenderer
@@ -168,6 +169,41 @@ class Validator:
                 f"{where}: frame {frame.sha256[:12]} is {width}x{height}, the record says {frame.width}x{frame.height}"
             )
         self._sound.add(key)
+
+
+def write_set(
+    out: Path, trajectories: Iterable[Trajectory], tools: Sequence[ToolSpec] = (), frames: FrameStore | None = None
+) -> Card:
+    """Write a set that was not played here: OUT/trajectories.jsonl, its card, and what its policies were told of.
+
+    Args:
+        frames: where the pixels are, if not in OUT/frames already.
+
+    Raises:
+        DataError: OUT holds a set already.
+        UnknownFrame: the store lacks a frame.
+    """
+    if (out / SET_FILE).exists():
+        raise DataError(f"{out} holds a set already; name another folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise DataError(f"{out}: not a folder; name another one for the set") from None
+    maker, own = CardMaker(), FrameStore(out / "frames")
+
+    def noted() -> Iterator[Trajectory]:
+        for trajectory in trajectories:
+            if frames is not None:
+                copy_frames(trajectory, frames, own)
+            maker.add(trajectory)
+            yield trajectory
+
+    if tools:
+        write_json(out / "manifest.json", {"tools": [to_plain(spec) for spec in tools]})
+    write_trajectories(out / SET_FILE, noted())
+    card = maker.card()
+    card.write(out)
+    return card
 
 
 def copy_frames(trajectory: Trajectory, source: FrameStore, target: FrameStore) -> None:

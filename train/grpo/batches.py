@@ -7,11 +7,14 @@ batch without a word when one sample's tokens disagree with them. Here a batch i
 sample by sample, and the names that TRL's loss reads are views of it:
 
     prompt_ids (B, 1), completion_ids (B, T-1)       the first token, and all others
-    completion_mask * tool_mask                      1 on what the policy sampled
+    completion_mask * tool_mask                      1 on what is trained on: what the policy sampled, and that alone
     advantages (B, T-1)                              by token, so that turns can have credit of their own
 
 Rows may be split unevenly. Losses that divide by the rows of a batch are put right by a factor on the advantages, so
 that the mean over a step is over its rows, wherever they lie (`row_factor`).
+
+`observations=True` is for an ablation: all that stands behind the first sampled token is trained on, as if the policy
+had said what the tools said (image placeholders never are).
 """
 
 from __future__ import annotations
@@ -34,6 +37,9 @@ BY_ROWS = frozenset({"grpo", "sapo", "dr_grpo", "luspo"})
 """Losses of TRL that divide by the number of rows of a batch."""
 
 
+_TENSORS = ("sampled_BT", "trained_BT", "logprobs_BT", "advantages_BT")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
     """B rows of T tokens."""
@@ -43,14 +49,16 @@ class Batch:
     model: dict[str, Any]
     """What the model's forward takes."""
     sampled_BT: Tensor
-    """(B, T) bool: what the policy sampled, and is trained on."""
+    """(B, T) bool: what the policy sampled."""
+    trained_BT: Tensor
+    """(B, T) bool: what is trained on; the same, but for an ablation."""
     logprobs_BT: Tensor
     """(B, T) float32: what the sampler said, 0 elsewhere."""
     advantages_BT: Tensor
 
     def to(self, device: torch.device) -> Batch:
         moved = send_to_device(self.model, device)  # features of frames lie in containers
-        tensors = {n: getattr(self, n).to(device) for n in ("sampled_BT", "logprobs_BT", "advantages_BT")}
+        tensors = {n: getattr(self, n).to(device) for n in _TENSORS}
         return replace(self, model=moved, **tensors)
 
     def loss_inputs(self, items: float) -> dict[str, Any]:
@@ -63,7 +71,7 @@ class Batch:
             "prompt_mask": seen[:, :1],
             "completion_ids": ids[:, 1:],
             "completion_mask": seen[:, 1:],
-            "tool_mask": self.sampled_BT[:, 1:].long(),
+            "tool_mask": self.trained_BT[:, 1:].long(),
             "advantages": self.advantages_BT[:, 1:],
             "sampling_per_token_logps": self.logprobs_BT[:, 1:],
             "num_items_in_batch": torch.tensor(items, dtype=torch.float32, device=ids.device),
@@ -105,8 +113,7 @@ def _reward(trajectory: Trajectory) -> float:
 def _spread(trajectory: Trajectory, advantages_K: Sequence[float]) -> tuple[float, ...]:
     out: list[float] = []
     for turn, advantage in zip(trajectory.turns, advantages_K, strict=True):
-        out += [0.0] * len(turn.context_ids)
-        out += [advantage] * len(turn.completion.token_ids)
+        out += [advantage] * (len(turn.context_ids) + len(turn.completion.token_ids))
     return tuple(out)
 
 
@@ -123,7 +130,12 @@ def split(samples: Sequence[TrainingSample], parts: int) -> list[list[TrainingSa
 
 
 def make_batch(
-    samples: Sequence[TrainingSample], collator: SampleCollator, factor: float = 1.0, *, teaches: bool = True
+    samples: Sequence[TrainingSample],
+    collator: SampleCollator,
+    factor: float = 1.0,
+    *,
+    teaches: bool = True,
+    observations: bool = False,
 ) -> Batch:
     """Collate; `factor` is put on the advantages. One that does not teach goes through the model with nothing to learn: a
     process that has no samples left must make as many passes as the others.
@@ -133,18 +145,21 @@ def make_batch(
     """
     inputs = collator(samples)
     shape = inputs["input_ids"].shape
-    sampled, logprobs, advantages = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape), torch.zeros(shape)
+    sampled, trained = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
+    logprobs, advantages = torch.zeros(shape), torch.zeros(shape)
     for row, sample in enumerate(samples if teaches else ()):
         n = len(sample.token_ids_T)
         sampled[row, :n] = torch.tensor(sample.loss_mask_T, dtype=torch.bool)
+        trained[row, :n] = torch.tensor(_trained(sample, collator.renderer.image_token_id, observations))
         logprobs[row, :n] = torch.tensor(sample.logprobs_T)
         advantages[row, :n] = torch.tensor(sample.advantages_T) * factor
-    sampled[:, 0] = False  # nothing stands before it
+    sampled[:, 0] = trained[:, 0] = False  # nothing stands before it
     model = {k: v for k, v in inputs.items() if k not in NOT_FOR_THE_MODEL}
     return Batch(
         ids=tuple(s.id for s in samples),
         model=model,
         sampled_BT=sampled,
+        trained_BT=trained,
         logprobs_BT=logprobs,
         advantages_BT=advantages,
     )
@@ -161,5 +176,13 @@ def row_factor(loss_type: str, rows: int, batches: int, rows_everywhere: int) ->
     return rows * batches / max(1, rows_everywhere) if loss_type in BY_ROWS else 1.0
 
 
-def trained_tokens(samples: Sequence[TrainingSample]) -> int:
-    return sum(sum(s.loss_mask_T[1:]) for s in samples)
+def trained_tokens(samples: Sequence[TrainingSample], image_token_id: int, *, observations: bool = False) -> int:
+    return sum(sum(_trained(s, image_token_id, observations)[1:]) for s in samples)
+
+
+def _trained(sample: TrainingSample, image_token_id: int, observations: bool) -> list[bool]:
+    """Which tokens count in the loss."""
+    if not observations:
+        return [bool(m) for m in sample.loss_mask_T]
+    first = sample.loss_mask_T.index(1)
+    return [i >= first and token != image_token_id for i, token in enumerate(sample.token_ids_T)]

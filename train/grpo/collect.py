@@ -10,17 +10,21 @@ batches.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from ...agent.manner import Manner
 from ...agent.video_agent import VideoAgent
 from ...core.errors import PlayheadError
 from ...core.scoring import is_right
 from ...core.trajectory import Trajectory
 from ..collate import SampleCollator
+from ..data.verifier import EvidenceVerifier
 from ..rewards.context import RewardContext
 from ..rewards.contrast import contrast_of
+from ..rewards.verify import Verifier, with_verdicts
 from ..rollout import Failure, Group, rollout_groups, run_until_done
 from ..samples import TrainingSample
 from .advantages import has_signal, standard_deviation
@@ -57,6 +61,9 @@ class Collector:
         self, agent: VideoAgent, collator: SampleCollator, curriculum: Curriculum, plan: Plan, crew: Crew
     ) -> None:
         self.agent, self.collator, self.curriculum, self.plan, self.crew = agent, collator, curriculum, plan, crew
+        self.verifier: Verifier | None = None
+        if plan.verify:
+            self.verifier = EvidenceVerifier(policy=agent.policy, profile=agent.profile)
         self._spare: TrainingSample | None = None
 
     def collect(self, step: int, progress: float) -> Round:
@@ -99,30 +106,52 @@ class Collector:
         size, limit = self.plan.group_size, self.plan.rollout_limit_s
         how = {"seed": seed, "limit_s": limit, "at_once": self.plan.at_once}
         played = run_until_done(rollout_groups(self.agent, tasks, size, **how))
-        against: list[Group | None] = [None] * len(played)
-        if self.plan.shuffled:
-            against[:] = run_until_done(
-                rollout_groups(self.agent, tasks, self.plan.shuffled, shuffled=True, **{**how, "seed": seed + 1})
-            )
+        beside: list[list[Group | None]] = []
+        for number, manner in (
+            (self.plan.shuffled, Manner(shuffled=True)),
+            (self.plan.without_tools, Manner(tools=False)),
+        ):
+            how["seed"] += 1
+            some = run_until_done(rollout_groups(self.agent, tasks, number, manner=manner, **how)) if number else None
+            beside.append([*(some or [None] * len(played))])
+        groups = [self._score(group, progress, *others) for group, *others in zip(played, *beside, strict=True)]
         tally.seconds += time.monotonic() - began
-        groups = [self._score(group, progress, other) for group, other in zip(played, against, strict=True)]
         tally.add_groups(groups)
         mine = [(g.task.id, share) for g in groups if (share := _share_right(g)) is not None]
         self.curriculum.note(outcome for theirs in self.crew.all(mine) for outcome in theirs)
         return groups
 
-    def _score(self, group: Group, progress: float, shuffled: Group | None) -> Group:
-        """Every trajectory with its reward; `shuffled` holds the rollouts of the same task on shuffled frames."""
-        scored, failures = [], list(group.failures)
-        for trajectory in group.trajectories:
+    def _score(self, group: Group, progress: float, shuffled: Group | None, bare: Group | None) -> Group:
+        """Every trajectory with its reward.
+
+        Args:
+            shuffled: rollouts of the same task on shuffled frames.
+            bare: rollouts of the same task without tools.
+        """
+
+        async def score(trajectory: Trajectory) -> Trajectory | Failure:
             try:
                 duration_s = self.agent.shelf.desk(trajectory.task.video).video.duration_s
-                contrast = shuffled and contrast_of(group.trajectories, shuffled.trajectories)
-                context = RewardContext(duration_s=duration_s, progress=progress, contrast=contrast)
-                scored.append(self.plan.rubric.score(trajectory, context))
+                context = RewardContext(
+                    duration_s=duration_s,
+                    progress=progress,
+                    contrast=shuffled and contrast_of(group.trajectories, shuffled.trajectories),
+                    solved_without_tools=_share_right(bare) if bare is not None else None,
+                )
+                context = await with_verdicts(trajectory, context, verifier=self.verifier, judge=self.plan.judge)
+                return self.plan.rubric.score(trajectory, context)
             except PlayheadError as error:
-                failures.append(Failure(rollout_id=trajectory.id, task_id=group.task.id, error=f"not scored: {error}"))
-        return replace(group, trajectories=tuple(scored), failures=tuple(failures))
+                return Failure(rollout_id=trajectory.id, task_id=group.task.id, error=f"not scored: {error}")
+
+        async def score_all() -> list[Trajectory | Failure]:
+            return await asyncio.gather(*map(score, group.trajectories))
+
+        done = run_until_done(score_all())
+        return replace(
+            group,
+            trajectories=tuple(d for d in done if isinstance(d, Trajectory)),
+            failures=(*group.failures, *(d for d in done if isinstance(d, Failure))),
+        )
 
     def _teaches(self, group: Group) -> bool:
         rewards = [t.reward for t in group.trajectories if t.reward is not None]
@@ -135,13 +164,15 @@ class Collector:
         groups = [g.trajectories for g in kept]
         samples = samples_with_advantages(groups, renderer, plan.scale, batch_std=spread, credit=plan.credit)
         spare = self._spare_sample(samples, everything)
-        counts = crew.all((len(samples), trained_tokens(samples)))
+        observations, image = plan.observations, renderer.image_token_id
+        counts = crew.all((len(samples), trained_tokens(samples, image, observations=observations)))
         rows, items = sum(n for n, _ in counts), sum(n for _, n in counts)
         parts = plan.steps_per_generation
         batches = []
         for part in split(samples, parts):
             factor = row_factor(plan.args.loss_type, len(part), parts * crew.size, rows)
-            batches.append(make_batch(part or [spare], self.collator, factor, teaches=bool(part)))
+            how = {"teaches": bool(part), "observations": observations}
+            batches.append(make_batch(part or [spare], self.collator, factor, **how))
         return batches, float(items)
 
     def _spare_sample(self, samples: Sequence[TrainingSample], everything: Sequence[Group]) -> TrainingSample:

@@ -7,7 +7,7 @@
     turns, frames, tokens/sampled, tokens/context, tokens/reused
     evidence                             share of the gold seconds that the tools looked at
     rollouts/sound, rollouts/failed, groups/kept, groups/without_signal, groups/refilled
-    seconds/rollout, seconds/tools       wall time of the rollouts; sum over tool calls, which overlap
+    seconds/rollout, seconds/tools       wall time of rollouts and verdicts; sum over tool calls, which overlap
 
 A `Tally` is what one process has: sums and counts only, so that those of several processes add up.
 """

@@ -3,7 +3,7 @@
     log-prob gap    what the trainer computes is not what the sampler said: wrong frames, positions, temperature, weights
     not a number    in the loss or a gradient
     no tools        the policy stopped calling them (ParaVT's "tool necessity gap")
-    no format       episodes no longer end in an answer of their own
+    no format       episodes no longer end in an answer of their own, or the reward for the format is gone
     no rollouts     every one of them failed
 
 The first two are checked before the optimiser moves; the others look at the mean of the last steps against the first
@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...core.errors import PlayheadError
+
+FORMAT = "reward/format"
+WATCHED = ("calls", "answered", FORMAT)
 
 
 class RunStopped(PlayheadError):
@@ -35,7 +38,7 @@ class Limits:
     logprob_gap: float = 0.05
     """Mean absolute difference (nats) between sampler and trainer at the same weights. float32 gives 1e-6, bf16 1e-3."""
     calls_left: float = 0.1
-    """Share of the first steps' tool calls per rollout that must be left."""
+    """Share of the first steps' tool calls per rollout that must be left; of their reward for the format, too."""
     answered: float = 0.2
     """Share of rollouts that must end in an answer of their own, where the first steps' did."""
     patience: int = 8
@@ -47,12 +50,23 @@ class Limits:
 
 
 class Guards:
-    """Watches a run."""
+    """Watches a run. What it has seen is part of a checkpoint, so that a resumed run is held to its beginning."""
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        self._first: dict[str, list[float]] = {"calls": [], "answered": []}
+        self._first: dict[str, list[float]] = {name: [] for name in WATCHED}
         self._last = {name: deque[float](maxlen=self.limits.patience) for name in self._first}
+
+    def state(self) -> dict[str, list[list[float]]]:
+        """What was seen so far, as plain JSON."""
+        return {name: [self._first[name], [*self._last[name]]] for name in self._first}
+
+    def load(self, state: Mapping[str, Sequence[Sequence[float]]]) -> None:
+        """Go on from `state`; what it does not hold begins anew."""
+        for name in self._first.keys() & state.keys():
+            first, last = state[name]
+            self._first[name] = [float(v) for v in first]
+            self._last[name].extend(float(v) for v in last)
 
     def before_update(self, step: int, gap: float, finite: bool) -> None:
         """Raises: RunStopped: the log-prob gap is too wide, or something is not a number."""
@@ -88,13 +102,14 @@ class Guards:
         self._collapse(
             step, "answered", self.limits.answered, "it no longer ends in an answer", "a reward for the format"
         )
+        self._collapse(step, FORMAT, self.limits.calls_left, "it lost its format", "a greater weight for the format")
 
     def _collapse(self, step: int, name: str, share: float, what: str, remedy: str) -> None:
         last, first = self._last[name], self._first[name]
         if len(last) < self.limits.patience:
             return
         now, then = sum(last) / len(last), sum(first) / len(first)
-        floor = share * then if name == "calls" else share
+        floor = share if name == "answered" else share * then
         if then >= floor and then > 0 and now < floor:
             raise RunStopped(
                 f"step {step}: {what} ({name} {then:.2f} a rollout in the first {len(first)} steps, {now:.2f} in the last "

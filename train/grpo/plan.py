@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...core.errors import PlayheadError
 from ..rewards.rubric import Rubric
+from ..rewards.verify import Judge
 from .advantages import Scale, TurnCredit
 from .curriculum import CurriculumOptions
 from .guards import Limits
@@ -64,6 +65,14 @@ class Plan:
     shuffled: int = 0
     """So many more rollouts of each task on shuffled frames, for a rubric with T-GRPO's temporal contrast (Video-R1 takes half
     a group). They are compared with, and not trained on."""
+    without_tools: int = 0
+    """So many more rollouts of each task without tools, for a rubric with `ToolNecessity`. Compared with, not trained on."""
+    verify: bool = False
+    """The policy answers again from the looked-at clips alone, for a rubric with `Completeness` (TimeSearch-R)."""
+    judge: Judge | None = None
+    """Scores answers in free words, for a rubric with `OpenText.JUDGE`."""
+    observations: bool = False
+    """For an ablation: what tools said is trained on too, as if the policy had said it. Never good for the policy."""
     curriculum: CurriculumOptions = field(default_factory=CurriculumOptions)
     limits: Limits = field(default_factory=Limits)
     rollout_limit_s: float = 600.0
@@ -79,6 +88,11 @@ class Plan:
             raise PlanError(
                 "mask_truncated_completions must stay False: with frames of different sizes TRL then gives wrong positions to "
                 "the samples after a truncated one; give truncated rollouts a reward instead"
+            )
+        if self.observations and self.correction is not Correction.NONE:
+            raise PlanError(
+                f"observations with correction={self.correction.value!r}: what a tool said has no log-prob of the sampler to "
+                "correct by; take Correction.NONE"
             )
         rollouts = a.per_device_train_batch_size * self.steps_per_generation
         if rollouts % self.group_size:

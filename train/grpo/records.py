@@ -89,7 +89,8 @@ def read_state(folder: Path) -> dict[str, Any]:
     path = folder / STATE_FILE
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
-        return {"step": int(state["step"]), "curriculum": dict(state["curriculum"])}
+        guards = dict(state.get("guards", {}))
+        return {"step": int(state["step"]), "curriculum": dict(state["curriculum"]), "guards": guards}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder}: no whole checkpoint of a GRPO run ({type(error).__name__}: {error})") from None
 

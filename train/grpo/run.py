@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 FILMS_DONE = "tasks.jsonl"
-RECIPES = {"embedded_cpu": ("embedded_grpo", "embedded_cpu")}
+RECIPES = {"embedded_cpu": ("embedded_grpo", "embedded_cpu"), "world_rl": ("world_rl", "world_rl")}
 """By name: the module in `train/recipes`, and the function that gives a `Recipe` from the run's folder."""
 
 

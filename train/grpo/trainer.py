@@ -115,6 +115,7 @@ class AgentGRPOTrainer(GRPOTrainer):
         if folder is not None:
             state = read_state(folder)
             self.curriculum.load(state["curriculum"])
+            self.guards.load(state["guards"])
             step = int(state["step"])
         self.records.begin(step)
         return super().train(resume_from_checkpoint=None if folder is None else str(folder), **kwargs)
@@ -183,8 +184,8 @@ class AgentGRPOTrainer(GRPOTrainer):
     # The forward pass.
 
     def _forward(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """((B, T-1) log-probs at the sampling temperature, entropies); 0 where nothing was sampled."""
-        labels = batch.model["input_ids"].masked_fill(~batch.sampled_BT, -100)
+        """((B, T-1) log-probs at the sampling temperature, entropies); 0 where nothing is trained on."""
+        labels = batch.model["input_ids"].masked_fill(~batch.trained_BT, -100)
         with self.accelerator.autocast():
             out = model(**batch.model, labels=labels, fused_lm_head=True)
         return out.log_probs, out.entropy
@@ -208,7 +209,7 @@ class AgentGRPOTrainer(GRPOTrainer):
     def _check(self, loss: Tensor, inputs: dict[str, Any]) -> None:
         """Figures of the log-prob gap, as long as the weights are the sampler's; the same verdict on every process."""
         assert self._logps is not None
-        sampled = inputs["tool_mask"].bool()
+        sampled = inputs["batch"].sampled_BT[:, 1:]
         gap = (self._logps - inputs["sampling_per_token_logps"])[sampled].abs().float()
         fresh = self._step % (self.plan.steps_per_generation * self.plan.args.num_iterations)
         on_policy = fresh < self.args.gradient_accumulation_steps
@@ -236,7 +237,8 @@ class AgentGRPOTrainer(GRPOTrainer):
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
-            write_state(folder, {"step": self.state.global_step, "curriculum": self.curriculum.state()})
+            kept = {"curriculum": self.curriculum.state(), "guards": self.guards.state()}
+            write_state(folder, {"step": self.state.global_step, **kept})
 
 
 class _Watch(TrainerCallback):

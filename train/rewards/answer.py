@@ -34,8 +34,8 @@ class AnswerReward:
 
     choices: 1 where the answer names the gold choice and no other (`core.scoring.match_choice`).
     kind "when": the IoU of the answered with the gold intervals, in [0, 1].
-    a gold number: 1 where exactly one number is said and both are equal to two decimals (Video-R1 `grpo.py`,
-    "numerical"). free words: 1 where equal after normalisation; else, with ROUGE, the mean of the F-measures of
+    a gold number: 1 where exactly one number is said and both are equal to two decimals. Source: Video-R1 `grpo.py`,
+    "numerical". free words: 1 where equal after normalisation; else, with ROUGE, the mean of the F-measures of
     ROUGE-1, -2 and -L (Video-R1 "free-form", there with stemming); with JUDGE the score of the context.
     """
 

@@ -18,7 +18,7 @@ from .context import Contrast, RewardContext, RewardError, right
 class TemporalContrast:
     """1[right] * max(0, p - q): how much oftener ordered frames (p) lead to a right answer than shuffled ones (q), in [0, 1].
 
-    The fixed form of T-GRPO: nothing where order does not matter, and no step at a threshold.
+    Source: T-GRPO (Video-R1); the form is ours: nothing where order does not matter, and no step at a threshold.
     """
 
     name: str = "temporal_contrast"

@@ -29,7 +29,7 @@ class Cost:
     """-min(1, spent / limit), in [-1, 0]; 0 for a wrong answer unless `always`.
 
     spent: frames, tokens, turns or calls from the environment's own bill (`Usage`). limit: `limit`, or that of the
-    episode's budget.
+    episode's budget. Ours.
     """
 
     spent: Spent = Spent.FRAMES

@@ -34,7 +34,7 @@ class EvidenceEvents:
     """Share of the gold events of which the model was shown at least one frame, in [0, 1].
 
     Where one frame of an event answers the question (a colour, a count of events), recall in seconds would pay for
-    frames that nobody needs.
+    frames that nobody needs. Ours.
     """
 
     name: str = "evidence_events"

@@ -39,8 +39,8 @@ _ONLY_THE_ENVIRONMENT = re.compile(
 class FormatReward:
     """1 where every turn that the model wrote is well formed and it answered by itself, else 0.
 
-    A turn is a thought, then calls or one answer, and nothing else (TimeSearch-R
-    `reward/v7.py::multiturn_format_check`, with every tag at most once where it may stand once). A forced answer, a
+    A turn is a thought, then calls or one answer, and nothing else. Source: TimeSearch-R
+    `reward/v7.py::multiturn_format_check`, here with every tag at most once where it may stand once. A forced answer, a
     turn that had to be repeated and tags that only the environment writes are malformed. `needs_thought=False` is for
     models that do not think aloud.
     """

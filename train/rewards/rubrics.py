@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .answer import AnswerReward, OpenText
+from .as_written import SpansInText, TagsInText
 from .contrast import PublishedTemporalContrast, TemporalContrast
 from .cost import Cost, LengthWindow, Spent
 from .evidence import Completeness, EvidenceEvents, LastLook
@@ -32,6 +33,16 @@ def world_rubric(
     parts += [(Cost(spent=Spent.FRAMES, limit=64), frames)]
     parts += [(Cost(spent=Spent.TURNS, limit=8), turns)] if turns else []
     return Rubric.of("world", parts)
+
+
+def text_rubric(*, evidence: float = 0.2, format: float = 0.1, frames: float = 0.1) -> Rubric:
+    """answer + 0.2 spans in the text + 0.1 tags in the text - 0.1 frames: `world` as it would be if it believed the text.
+
+    For an ablation; it pays for what was not looked at.
+    """
+    cost = Cost(spent=Spent.FRAMES, limit=64)
+    parts = [(AnswerReward(), 1.0), (SpansInText(), evidence), (TagsInText(), format), (cost, frames)]
+    return Rubric.of("text", parts)
 
 
 def answer_rubric() -> Rubric:
@@ -75,6 +86,7 @@ def open_o3_rubric() -> Rubric:
 
 RUBRICS: dict[str, Callable[[], Rubric]] = {
     "world": world_rubric,
+    "text": text_rubric,
     "answer": answer_rubric,
     "longvt": longvt_rubric,
     "time_r1": time_r1_rubric,

@@ -21,9 +21,9 @@ GATE_S = 1.0
 class SpatialIoU:
     """IoU of the answer's boxes with the gold ones, matched one to one and divided by the greater number, in [0, 1].
 
-    A box counts only on a frame within `gate_s` seconds of the gold one, before or after. Open-o3-Video gates within
-    a second too (`reward_func.py::thk_spatial_reward`), but tests `gold - predicted < 1` without the absolute value,
-    so that any later time passes; and it takes the mean over the claims alone, so that one sure box is enough.
+    A box counts only on a frame within `gate_s` seconds of the gold one, before or after. Source: Open-o3-Video
+    (`reward_func.py::thk_spatial_reward`), which gates within a second too, but tests `gold - predicted < 1` without the
+    absolute value, so that any later time passes; and takes the mean over the claims alone, so that one sure box is enough.
     """
 
     gate_s: float = GATE_S

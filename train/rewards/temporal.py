@@ -41,7 +41,7 @@ def predicted_spans(trajectory: Trajectory, of: Spans, duration_s: float | None 
 class TemporalIoU:
     """Intersection over union of the spans with the gold ones, both as sets of seconds, in [0, 1].
 
-    |P and G| / |P or G|; several segments count by their union (VideoChat-R1 `grpo_tasks.py`, multi-segment IoU), but
+    |P and G| / |P or G|; several segments count by their union. Source: VideoChat-R1 `grpo_tasks.py`, multi-segment IoU; but
     two empty sets score 0 and the union is a true union, not the hull that Time-R1 and LongVT divide by.
     """
 
@@ -74,7 +74,8 @@ class TimestampIoU:
 class NearMiss:
     """A generalised IoU in [0, 1] that still rises when a span that misses comes closer; see `near_miss`.
 
-    Several segments are matched one to one, and what is too much or too little scores 0 (`matched`).
+    Several segments are matched one to one, and what is too much or too little scores 0 (`matched`). Source: EIoU (Zhang et
+    al. 2022) in one dimension; the matching is ours.
     """
 
     of: Spans = Spans.EVIDENCE

@@ -25,7 +25,7 @@ class ToolUse:
 
     A call bears on the answer when it looked into the gold evidence; where none is known, when it looked at half or
     more of what the answer cites (so that citing the whole video does not make every call matter). Calls that failed
-    count as made. The idea of a bonus under a right answer: LongVT `tool_use_reward`, there for a tag in the text.
+    count as made. Source: LongVT `tool_use_reward`, a bonus under a right answer, there for a tag in the text.
     """
 
     name: str = "tool_use"
@@ -60,7 +60,7 @@ class ToolNecessity:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RepeatedCalls:
-    """Minus the share of calls that ask for exactly what an earlier call of the episode asked for, in [-1, 0]."""
+    """Minus the share of calls that ask for exactly what an earlier call of the episode asked for, in [-1, 0]. Ours."""
 
     name: str = "repeated_calls"
 

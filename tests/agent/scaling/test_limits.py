@@ -17,6 +17,7 @@ NESTED = [
     "vote(refine(tools,rounds=1),n=3)",
     "early-exit(vote(tools,n=2),best-of-n(direct,n=2,judge=look))",
     "widen(tools,n=2)",
+    "refine(widen(direct,frames=4),rounds=1)",
 ]
 CALLS = [
     '<tool_call>{"name": "search_clips", "arguments": {"query": "red; grey", "k": 8}}</tool_call>',

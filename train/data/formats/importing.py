@@ -32,10 +32,11 @@ from ....core.frames import FrameStore, pixels_sha256
 from ....core.nouns import Answer, Completion, Frame, Message, Observation, Part, StopReason, Task, ToolCall, ToolSpec
 from ....core.sampling import uniform_times
 from ....core.scoring import match_choice, parse_spans
-from ....core.trajectory import Trajectory, Turn, write_trajectories
+from ....core.trajectory import Trajectory, Turn
 from ....core.video import Video
 from ..logbook import SET_FILE
 from ..rerender import rerender
+from ..sets import write_set
 from .chat import function
 from .files import read_rows
 from .foreign import Film, Foreign, ForeignLine, Picture, tool_spec
@@ -70,7 +71,7 @@ def import_set(
     renderer: ChatRenderer | None,
     on_bad: Callable[[DataError], None] | None = None,
 ) -> Imported:
-    """Write OUT/trajectories.jsonl and OUT/frames.
+    """Write OUT/trajectories.jsonl, OUT/frames and the card.
 
     Args:
         on_bad: told of every bad record, which is then left out; None to raise at the first.
@@ -84,7 +85,6 @@ def import_set(
     first = next(rows, None)
     if first is None:
         raise DataError(f"{path}: no record in it")
-    out.mkdir(parents=True, exist_ok=True)
     reader = _Reader(place, FrameStore(out / "frames"), renderer)
 
     def trajectories() -> Iterator[Trajectory]:
@@ -98,7 +98,7 @@ def import_set(
                     raise
                 on_bad(error)
 
-    return Imported(path=out / SET_FILE, count=write_trajectories(out / SET_FILE, trajectories()))
+    return Imported(path=out / SET_FILE, count=write_set(out, trajectories()).trajectories)
 
 
 @dataclass(slots=True)

@@ -7,7 +7,8 @@
 Checked against EvolvingLMMs-Lab/lmms-engine (which LongVT's README names for SFT): `datasets/naive/vision_dataset.py`
 (`load_from_json`), `utils/train_utils.py` (`convert_open_to_hf`) and `processor/qwen2_vl_processor.py`, which learns every
 message that is not of role "user" or "system"; so observations are the user's `<tool_response>`s, and trajectories with words
-that the model did not say itself are left out. Images are files beside the parquet (`data_folder`).
+that the model did not say itself are left out. Images are files beside the parquet (`data_folder`). lmms-engine 0.1.4 takes
+parquet and a `data_folder` only in the list `datasets` of `dataset_format: yaml`.
 
 `parse` takes records of parquet, .json and .jsonl files: contents are lists of such parts, or texts with calls in `<tool_call>`
 tags or in OpenAI's `tool_calls`, and with `<image>` and `<video>` for the columns `images` and `videos`.
@@ -52,7 +53,7 @@ def export(trajectories: Iterable[Trajectory], store: FrameStore, out: Path, too
 
     path = out / "train.parquet"
     count = write_parquet(path, features, rows())
-    use = f"lmms-engine: dataset_format: parquet, dataset_path: {path}, data_folder: {out}"
+    use = f"lmms-engine: dataset_format: yaml, datasets: [{{path: {path}, data_folder: {out}, data_type: parquet}}]"
     return Exported(path=path, count=count, images=images.count, left_out=left_out, use=use)
 
 
