@@ -233,7 +233,7 @@ def five_turns(policy, session):
             ids, n = request.token_ids + said.token_ids, len(said.token_ids)
             logits = recompute(policy, ids, request.frames, renderer)[-n - 1 : -1]
             # A long prefill gives logits for every chunk; only those after the last token were sampled from.
-            ours = torch.cat(seen[len(seen) - n :])
+            ours = torch.cat(seen[len(seen) - n :], dim=1)[0]
             worst = max(worst, float((ours - logits).abs().max()))
             logits[:, list(renderer.suppressed_token_ids)] = float("-inf")
             assert logits.argmax(-1).tolist() == list(said.token_ids)
