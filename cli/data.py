@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ..agent.renderers.chat import ChatRenderer
-    from ..core.errors import DataError
+    from ..core.errors import PlayheadError
     from ..train.data.filters import Drop
 
 Set = Annotated[Path, typer.Argument(help="A folder of `playhead collect`, or a trajectories.jsonl.", metavar="SET")]
@@ -263,7 +263,7 @@ class _Skipped:
     def __init__(self, skip: bool, *, say: bool = False) -> None:
         self.count, self._skip, self._say = 0, skip, say
 
-    def note(self, error: DataError) -> None:
+    def note(self, error: PlayheadError) -> None:
         if not self._skip:
             raise error
         self.count += 1

@@ -15,18 +15,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 from uuid import uuid4
 
 from .budget import Budget, Usage
 from .clip import Clip, merge_clips
 from .codec import from_plain, to_plain
-from .errors import DataError
+from .errors import DataError, PlayheadError
 from .nouns import Answer, Completion, Frame, Message, Observation, StopReason, Task, ToolCall
 
 SCHEMA_VERSION = 1
+Made = TypeVar("Made")
+OnBad = Callable[[PlayheadError], None]
+"""Told of a bad record that is skipped."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,8 +177,17 @@ def write_trajectories(path: Path, trajectories: Iterable[Trajectory]) -> int:
     return count
 
 
-def read_trajectories(path: Path) -> Iterator[Trajectory]:
-    """The trajectories of a JSONL file, one at a time; blank lines are skipped.
+def read_trajectories(path: Path, on_bad: OnBad | None = None) -> Iterator[Trajectory]:
+    """`read_each`, the trajectories themselves."""
+    return read_each(path, lambda trajectory, _: trajectory, on_bad)
+
+
+def read_each(path: Path, use: Callable[[Trajectory, str], Made], on_bad: OnBad | None = None) -> Iterator[Made]:
+    """What `use` makes of each trajectory of a JSONL file and its place (file:line), one at a time; blank lines are skipped.
+
+    Args:
+        use: may raise PlayheadError of a record that is bad for its purpose.
+        on_bad: told of every bad record, which is then skipped; None to raise at the first.
 
     Raises:
         DataError: the file is missing, or a line is bad (file and line are named).
@@ -183,5 +196,14 @@ def read_trajectories(path: Path) -> Iterator[Trajectory]:
         raise DataError(f"{path}: no such file of trajectories")
     with path.open(encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield from_json(line, f"{path}:{number}")
+            if not line.strip():
+                continue
+            where = f"{path}:{number}"
+            try:
+                made = use(from_json(line, where), where)
+            except PlayheadError as error:
+                if on_bad is None:
+                    raise
+                on_bad(error)
+            else:
+                yield made

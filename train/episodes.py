@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from ..agent.renderers.chat import ChatRenderer
-from ..core.errors import DataError, PlayheadError
+from ..core.errors import DataError
 from ..core.frames import FrameStore, UnknownFrame
 from ..core.nouns import Frame
-from ..core.trajectory import Trajectory, from_json
+from ..core.trajectory import Trajectory, read_each
 from .samples import TrainingSample, sample_of
 
 FILE, FRAMES = "trajectories.jsonl", "frames"
@@ -82,22 +82,16 @@ def read_episodes(
     store = Stores(tuple(FrameStore(folder / FRAMES) for folder in folders))
     done = Episodes(samples=(), store=store)
     samples: list[TrainingSample] = []
+
+    def sample(trajectory: Trajectory, where: str) -> TrainingSample | None:
+        return checked_sample(trajectory, renderer, store, where) if keep is None or keep(trajectory) else None
+
     for folder in folders:
         path = folder / FILE if folder.is_dir() else folder
         if not path.is_file():
             raise DataError(f"{path}: no such file of trajectories; `playhead collect` writes such folders")
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                try:
-                    trajectory = from_json(line, f"{path}:{number}")
-                    if keep is None or keep(trajectory):
-                        samples.append(checked_sample(trajectory, renderer, store, f"{path}:{number}"))
-                except PlayheadError as error:
-                    if not skip_bad:
-                        raise
-                    done.skipped.append(str(error))
+        made = read_each(path, sample, (lambda error: done.skipped.append(str(error))) if skip_bad else None)
+        samples += [s for s in made if s is not None]
     if not samples:
         raise DataError(f"{', '.join(map(str, folders))}: no trajectory to train on ({len(done.skipped)} bad ones)")
     done.samples = _with_own_ids(samples)

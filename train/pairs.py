@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from ..core.errors import DataError, PlayheadError
+from ..core.errors import DataError
 from ..core.nouns import StopReason
 from ..core.scoring import is_right
-from ..core.trajectory import Trajectory, from_json
+from ..core.trajectory import OnBad, Trajectory, read_each
 from .data.filters import Grounded, is_known
 
 PLAYED, KEPT = "episodes.jsonl", "trajectories.jsonl"
@@ -118,7 +118,7 @@ def read_groups(
     folders: Sequence[Path],
     *,
     check: Callable[[Trajectory, str], object] | None = None,
-    on_bad: Callable[[PlayheadError], None] | None = None,
+    on_bad: OnBad | None = None,
 ) -> Iterator[list[Trajectory]]:
     """The episodes of each task, over all folders; of two with one id in one folder the later one counts.
 
@@ -130,23 +130,15 @@ def read_groups(
     Raises:
         DataError: a folder without trajectories, or a bad record, by file and line.
     """
+
+    def checked(trajectory: Trajectory, where: str) -> Trajectory:
+        if check is not None and unusable(trajectory) is None:
+            check(trajectory, where)
+        return trajectory
+
     groups: dict[str, list[Trajectory]] = {}
     for folder in folders:
-        path, latest = episodes_file(folder), dict[str, Trajectory]()
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                try:
-                    trajectory = from_json(line, f"{path}:{number}")
-                    if check is not None and unusable(trajectory) is None:
-                        check(trajectory, f"{path}:{number}")
-                except PlayheadError as error:
-                    if on_bad is None:
-                        raise
-                    on_bad(error)
-                else:
-                    latest[trajectory.id] = trajectory
+        latest = {t.id: t for t in read_each(episodes_file(folder), checked, on_bad)}
         for trajectory in latest.values():
             groups.setdefault(trajectory.task.id, []).append(trajectory)
     yield from groups.values()

@@ -14,14 +14,14 @@ Of a trajectory whose words were tokenised as a script's are, it gives the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from ...agent.renderers.chat import ChatRenderer
 from ...core.errors import DataError
 from ...core.nouns import Completion, FinishReason, Message, ToolSpec
 from ...core.policy import Rendered
-from ...core.trajectory import Trajectory, Turn
+from ...core.trajectory import OnBad, Trajectory, Turn
 
 
 def rerender(trajectory: Trajectory, renderer: ChatRenderer, tools: Sequence[ToolSpec]) -> Trajectory:
@@ -48,7 +48,7 @@ def rerender_all(
     trajectories: Iterable[Trajectory],
     renderer: ChatRenderer,
     tools: Sequence[ToolSpec],
-    on_bad: Callable[[DataError], None] | None = None,
+    on_bad: OnBad | None = None,
 ) -> Iterator[Trajectory]:
     """`rerender` of each; those in which no tool was called were told of none.
 

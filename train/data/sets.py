@@ -20,7 +20,7 @@ a version above the reader's is refused.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,15 +30,12 @@ from ...core.decoders.contract import DecodedFrame
 from ...core.errors import DataError, PlayheadError
 from ...core.frames import FrameStore
 from ...core.nouns import Frame, ToolSpec
-from ...core.trajectory import Trajectory, from_json, write_trajectories
+from ...core.trajectory import OnBad, Trajectory, read_trajectories, write_trajectories
 from .card import Card, CardMaker
 from .logbook import SET_FILE, write_json
 
 if TYPE_CHECKING:
     from ...agent.renderers.chat import ChatRenderer
-
-OnBad = Callable[[DataError], None]
-
 
 @dataclass(frozen=True, slots=True)
 class TrajectorySet:
@@ -92,18 +89,7 @@ class TrajectorySet:
         Raises:
             DataError: a bad record, by file and line.
         """
-        with self.file.open(encoding="utf-8", errors="replace") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                try:
-                    trajectory = from_json(line, f"{self.file}:{number}")
-                except DataError as error:
-                    if on_bad is None:
-                        raise
-                    on_bad(error)
-                else:
-                    yield trajectory
+        return read_trajectories(self.file, on_bad)
 
 
 @dataclass(slots=True)

@@ -32,7 +32,7 @@ from ....core.frames import FrameStore, pixels_sha256
 from ....core.nouns import Answer, Completion, Frame, Message, Observation, Part, StopReason, Task, ToolCall, ToolSpec
 from ....core.sampling import uniform_times
 from ....core.scoring import match_choice, parse_spans
-from ....core.trajectory import Trajectory, Turn
+from ....core.trajectory import OnBad, Trajectory, Turn
 from ....core.video import Video
 from ..logbook import SET_FILE
 from ..rerender import rerender
@@ -69,7 +69,7 @@ def import_set(
     out: Path,
     place: Place,
     renderer: ChatRenderer | None,
-    on_bad: Callable[[DataError], None] | None = None,
+    on_bad: OnBad | None = None,
 ) -> Imported:
     """Write OUT/trajectories.jsonl, OUT/frames and the card.
 
