@@ -80,6 +80,10 @@ def collect(
     slips: Annotated[
         float, typer.Option(help="How often it looks at a wrong hit first.", min=0.0, max=1.0, rich_help_panel=_ORACLE)
     ] = 0.0,
+    checks: Annotated[
+        int,
+        typer.Option(help="How many wrong hits it looks at closely all the same, at most.", min=0, rich_help_panel=_ORACLE),
+    ] = 0,
     tokenizer: Annotated[
         Path | None, typer.Option(help="Checkpoint whose tokens it speaks.", rich_help_panel=_ORACLE)
     ] = None,
@@ -126,6 +130,7 @@ def collect(
             model, dtype=dtype, device_map=device_map, attention=attention, four_bit=four_bit, adapter=adapter
         ),
         slips=slips,
+        checks=checks,
         tokenizer=tokenizer,
     )
     filters, scored_by = parse_filters(keep), _rubric(rubric)

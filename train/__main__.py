@@ -9,6 +9,7 @@
     films        films to practise on: rich ones, and plain ones of seven kinds  world.make
     oracle       the oracle's episodes with the real agent on those films       train.data.collect
     practice     the language model on those, with real frames, and on dreams   train.embedded.language
+    rl           reinforcement learning on questions that nobody has seen       train.recipes.world_rl
     publish      the checkpoint as it ships                                     train.embedded.publish
 
     python -m playhead.train [--work runs/model] [--only STAGE] [--device auto] [--smoke]
@@ -25,6 +26,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..world.questions import ALL_KINDS, KINDS
@@ -32,6 +34,8 @@ from ..world.questions import ALL_KINDS, KINDS
 FILMS, FILM_SEED, DRAWS = 48, 2_000_000, 4
 FILM_MINUTES = (7.0, 8.0, 9.0) * 3 + (7.0, 8.0, 50.0)
 PLAIN_FILMS, PLAIN_SEED, PLAIN_DRAWS = 60, 2_000_048, 3
+CHECKS = 3
+"""The oracle that is practised on looks at more than it need: reinforcement learning is to find out what is of no use."""
 LEAN = {
     "OMP_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "1",
@@ -104,6 +108,7 @@ def oracle(work: Path, smoke: bool, device: str) -> None:
         tokenizer=work / "widened",
         direct_share=0.12,
         slips=0.08,
+        checks=CHECKS,
     )
     tasks = [*read_tasks(work / "films"), *read_tasks(work / "plain")]
     done = asyncio.run(collect(tasks, work / "oracle", setup, filters=parse_filters("correct")))
@@ -113,9 +118,21 @@ def oracle(work: Path, smoke: bool, device: str) -> None:
 
 
 def practice(work: Path, smoke: bool, device: str) -> None:
-    how = ["--kinds", "all", "--trajectories", str(work / "oracle"), "--dreams", "0.4", "--seed", "1500000"]
-    rates = ["--lr", "2.5e-3", "--adam-lr", "1.5e-3"]
-    _language(work / "more" / "checkpoint", work / "practice", device, *how, *rates, "--steps", _steps(300, smoke))
+    how = ["--kinds", "all", "--trajectories", str(work / "oracle"), "--dreams", "0.4", "--checks", str(CHECKS)]
+    rates = ["--lr", "2.5e-3", "--adam-lr", "1.5e-3", "--seed", "1500000"]
+    _language(work / "more" / "checkpoint", work / "practice", device, *how, *rates, "--steps", _steps(400, smoke))
+
+
+def rl(work: Path, smoke: bool, device: str) -> None:
+    from .grpo.run import Films, carry_out
+    from .recipes.world_rl import world_rl
+
+    changes = {"steps": 2, "num_generations": 2, "per_device_train_batch_size": 4} if smoke else {}
+    recipe = world_rl(work / "rl", model=str(work / "practice" / "checkpoint"), **changes)
+    recipe = replace(recipe, encoder=f"local-dir:{work / 'openclip'}")
+    if smoke:
+        recipe = replace(recipe, films=(Films(videos=1, minutes=(5.0,), seed=FILM_SEED, kinds=ALL_KINDS),))
+    carry_out(recipe, work / "rl")
 
 
 def publish(work: Path, smoke: bool, device: str) -> None:
@@ -123,7 +140,7 @@ def publish(work: Path, smoke: bool, device: str) -> None:
     from .embedded.publish import publish as write
 
     out = work / "embedded" if smoke else None
-    write(work / "practice" / "checkpoint", work / "openclip", out, profile_of(ALL_KINDS))
+    write(work / "rl" / "final", work / "openclip", out, profile_of(ALL_KINDS))
 
 
 def _smoke(smoke: bool) -> list[str]:
@@ -147,7 +164,7 @@ def _language(start: Path, out: Path, device: str, *args: str) -> None:
 
 
 STAGES: dict[str, Callable[[Path, bool, str], None]] = {
-    stage.__name__: stage for stage in (perception, clip, dreams, crops, more, films, oracle, practice, publish)
+    stage.__name__: stage for stage in (perception, clip, dreams, crops, more, films, oracle, practice, rl, publish)
 }
 
 

@@ -18,7 +18,9 @@ Where a box has to be written (a crop to make, a place to cite), it is looked up
 
 `reply(messages)` is a pure function of what was said so far (and of the oracle's seed), so it can stand behind any
 policy. With `slips`, it sometimes looks at a wrong hit first and recovers; `is_slip` tells such turns apart, so that
-nobody is trained to make the mistake.
+nobody is trained to make the mistake. With `checks`, it is more thorough than it need be: it looks closely at hits that
+it has seen to be wrong before it goes on, which costs calls and frames and changes no answer. A policy that learns from
+such a teacher has a habit that reinforcement learning can find out to be useless.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ OBJECT = 0.46
 """Width of the box that is cited for an object: objects are 0.40 to 0.48 wide."""
 POSITIONS = ("motion", "where", "small")
 """Kinds for which the place of what is seen is told."""
+LOOKING = ("motion", "when", "digit", "after", "where", "small")
+"""Kinds that need a closer look at what was found."""
 ORDINALS = ("one", "two", "three", "four", "five", "six")
 _NAME = re.compile(rf"\b({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})\b")
 
@@ -50,6 +54,8 @@ class Oracle:
     seed: int = 0
     tools: bool = True
     slips: float = 0.0
+    checks: int = 0
+    """At most so many wrong hits are looked at closely all the same; how many is drawn from 0 to `checks` for each task."""
 
     def reply(self, messages: Sequence[Message]) -> str:
         """The next assistant text."""
@@ -112,31 +118,45 @@ class Oracle:
     # Turns --------------------------------------------------------------------------------------------------------
 
     def _after_search(self, hits: list[Hit], seen: Sequence[object]) -> str:
-        lines, found, count = [], [], 0
-        for hit in hits:
-            event = self.scene.event_at(hit.frame.timestamp_s)
-            wanted = self._wanted(event)
-            verdict = ("yes" if wanted else "no") if self.task.kind != "count" else "no"
-            if wanted:
-                found.append(hit)
-                if self.task.kind == "count":
-                    verdict = ORDINALS[min(count, len(ORDINALS) - 1)]
-                    count += 1
-            lines.append(f"{hit.start_s:.0f} {event.name if event else 'nothing'} {verdict}")
+        lines = self._verdicts(hits)
+        found = self._found(hits)
         searches = sum(isinstance(s, list) for s in seen)
         if not found and searches < 3:
             return _call(_lines(lines), "search_clips", query=self._query, k=self._k + 3 * searches)
+        checked = self._checked(hits)
+        if checked:
+            return self._zoom(lines, checked[0])
+        return self._conclude(lines, found, self._slip_target(hits) if len(seen) == 1 else None)
+
+    def _found(self, hits: Sequence[Hit]) -> list[Hit]:
+        return [h for h in hits if self._wanted(self.scene.event_at(h.frame.timestamp_s))]
+
+    def _wrong(self, hits: Sequence[Hit]) -> list[Hit]:
+        return [h for h in hits if not self._wanted(self.scene.event_at(h.frame.timestamp_s))]
+
+    def _verdicts(self, hits: Sequence[Hit]) -> list[str]:
+        lines, count = [], 0
+        for hit in hits:
+            event = self.scene.event_at(hit.frame.timestamp_s)
+            verdict = "yes" if self._wanted(event) else "no"
+            if self.task.kind == "count" and verdict == "yes":
+                verdict = ORDINALS[min(count, len(ORDINALS) - 1)]
+                count += 1
+            lines.append(f"{hit.start_s:.0f} {event.name if event else 'nothing'} {verdict}")
+        return lines
+
+    def _conclude(self, lines: list[str], found: list[Hit], slip: Hit | None = None) -> str:
+        """What the hits are good for: an answer, or a closer look at the first that shows what is asked for (or at `slip`)."""
         if self.task.kind in ("attribute", "first", "count") or not found:
-            return self._answer(lines, self._answer_from_hits(found, count), [(h.start_s, h.end_s) for h in found])
+            return self._answer(lines, self._answer_from_hits(found), [(h.start_s, h.end_s) for h in found])
         if self.task.kind == "subtitle":
             where = {"start_s": found[0].start_s, "end_s": found[0].end_s}
             return _call(_lines(lines), "search_subtitles", query="", k=self._k, **where)
-        target = self._slip_target(hits) if len(seen) == 1 else None
-        return self._zoom(lines, target or found[0])
+        return self._zoom(lines, slip or found[0])
 
-    def _answer_from_hits(self, found: list[Hit], count: int) -> str:
+    def _answer_from_hits(self, found: list[Hit]) -> str:
         if self.task.kind == "count":
-            return str(count) if count else (self.task.answer or "")
+            return str(len(found)) if found else (self.task.answer or "")
         event = self.scene.event_at(found[0].frame.timestamp_s) if found else None
         if event is None:
             return self.task.answer or ""
@@ -144,10 +164,17 @@ class Oracle:
             return event.colour if self._query == event.shape else event.shape
         return event.name
 
+    def _checked(self, hits: list[Hit]) -> list[Hit]:
+        """The hits that are looked at closely before the oracle concludes, in order: some of the wrong ones."""
+        wrong = self._wrong(hits)
+        if len(wrong) == len(hits) or self.task.kind == "subtitle":
+            return []
+        return wrong[: random.Random(f"checks-{self.seed}-{self.task.id}").randint(0, self.checks)]
+
     def _slip_target(self, hits: list[Hit]) -> Hit | None:
-        if self.task.kind not in ("motion", "when", "digit", "after", "where", "small"):
+        if self.task.kind not in LOOKING or self._checked(hits):
             return None
-        wrong = [h for h in hits if not self._wanted(self.scene.event_at(h.frame.timestamp_s))]
+        wrong = self._wrong(hits)
         rng = random.Random(f"slip-{self.seed}-{self.task.id}")
         if not wrong or len(wrong) == len(hits) or rng.random() >= self.slips:
             return None
@@ -158,19 +185,22 @@ class Oracle:
         return _call(_lines(lines), "temporal_zoom", start_s=hit.start_s, end_s=hit.end_s, fps=fps)
 
     def _after_zoom(self, zoom: Zoom, hits: list[Hit], seen: Sequence[object]) -> str:
-        lines = self._frame_lines(zoom.frames)
+        lines, checked = self._frame_lines(zoom.frames), self._checked(hits)
+        looks = [s for s in seen if isinstance(s, Zoom)]
+        if len(looks) < len(checked):
+            return self._zoom(lines, checked[len(looks)])
+        if len(looks) == len(checked):
+            return self._conclude(lines, self._found(hits))
+        looks = looks[len(checked) :]
         events = [self.scene.event_at(f.timestamp_s) for f in zoom.frames]
-        was_seen = any(
-            self._wanted(self.scene.event_at(f.timestamp_s)) for s in seen if isinstance(s, Zoom) for f in s.frames
-        )
+        was_seen = any(self._wanted(self.scene.event_at(f.timestamp_s)) for s in looks for f in s.frames)
         if not was_seen:
-            found = [h for h in hits if self._wanted(self.scene.event_at(h.frame.timestamp_s))]
-            target = next((h for h in found if h.start_s != zoom.start_s), None)
+            target = next((h for h in self._found(hits) if h.start_s != zoom.start_s), None)
             if target is None:
                 return self._answer(lines, self.task.answer or "", [(zoom.start_s, zoom.end_s)])
             return self._zoom(lines, target)
         if self.task.kind == "after":
-            return self._follow(lines, zoom, events, seen)
+            return self._follow(lines, zoom, events, len(looks))
         span = _span(zoom, [self._wanted(e) for e in events])
         first, event = next((f, e) for f, e in zip(zoom.frames, events, strict=True) if e and self._wanted(e))
         if self.task.kind == "small":
@@ -207,7 +237,7 @@ class Oracle:
         word = line.word if line else self.task.answer or ""
         return self._answer([f"{start_s:.0f} {word}"], word, [(start_s, end_s)])
 
-    def _follow(self, lines: list[str], zoom: Zoom, events: list[Event | None], seen: Sequence[object]) -> str:
+    def _follow(self, lines: list[str], zoom: Zoom, events: list[Event | None], looks: int) -> str:
         """The first other object after the one asked for; on to the next stretch while there is none."""
         start = next((i for i, e in enumerate(events) if self._wanted(e)), -1)
         other = next((i for i, e in enumerate(events) if i > start and e and not self._wanted(e)), None)
@@ -216,7 +246,7 @@ class Oracle:
             follower = events[other]
             assert follower is not None
             return self._answer(lines, follower.name, [(zoom.frames[other].timestamp_s, end_s)])
-        if zoom.after is None or sum(isinstance(s, Zoom) for s in seen) >= 5:
+        if zoom.after is None or looks >= 5:
             return self._answer(lines, self.task.answer or "", [(zoom.start_s, zoom.end_s)])
         return _call(_lines(lines), "temporal_zoom", start_s=zoom.after[0], end_s=zoom.after[1], fps=0.25)
 

@@ -6,14 +6,12 @@ test_transformers_serve.py.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import logging
-import sys
 import time
-from pathlib import Path
 
 import pytest
+from fault_server import ASK, CALL, IMPATIENT, LIMITS, TOOL, chunk, no_key, request, say, serving, store_of, talk, whole
 from playhead.agent.policies.openai import Limits, OpenAIPolicy
 from playhead.agent.renderers.parsing import parse
 from playhead.agent.video_agent import VideoAgent
@@ -21,20 +19,7 @@ from playhead.core.errors import ModelError
 from playhead.core.nouns import FinishReason, Message, Task
 from playhead.core.trajectory import to_json
 
-
-def load(name: str):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None and spec.loader is not None
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-faults = load("fault_server")
-say, whole, chunk, serving = faults.say, faults.whole, faults.chunk, faults.serving
-request, talk, store_of, no_key = faults.request, faults.talk, faults.store_of, faults.no_key
-ASK, CALL, TOOL, LIMITS, IMPATIENT = faults.ASK, faults.CALL, faults.TOOL, faults.LIMITS, faults.IMPATIENT
-
+__all__ = ["no_key"]
 KEY = "sk-a-secret-that-nobody-may-see"
 
 

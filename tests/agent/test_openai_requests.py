@@ -6,14 +6,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import importlib.util
 import io
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from fault_server import ASK, CALL, FRAME_A, FRAME_B, LIMITS, TOOL, chunk, no_key, request, say, serving, store_of, talk
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -25,22 +23,9 @@ from playhead.core.budget import Budget
 from playhead.core.errors import DataError, ModelError
 from playhead.core.nouns import Frame, Message, StopReason, Task
 from playhead.train.samples import sample_of
+from tiny_checkpoints import family_template, make_processor
 
-
-def load(name: str):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None and spec.loader is not None
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-faults = load("fault_server")
-say, chunk, serving = faults.say, faults.chunk, faults.serving
-request, talk, store_of, no_key = faults.request, faults.talk, faults.store_of, faults.no_key
-ASK, CALL, TOOL, LIMITS = faults.ASK, faults.CALL, faults.TOOL, faults.LIMITS
-FRAME_A, FRAME_B = faults.FRAME_A, faults.FRAME_B
-
+__all__ = ["no_key"]
 UTF8 = ("utf-8", "surrogatepass")
 
 
@@ -147,8 +132,7 @@ def test_pseudo_tokens_lose_nothing(text, count):
 @pytest.fixture(scope="module")
 def family() -> Qwen3VLRenderer:
     """Of a checkpoint with the family's own template."""
-    made = load("conftest")
-    return Qwen3VLRenderer(made.make_processor(made.family_template()))
+    return Qwen3VLRenderer(make_processor(family_template()))
 
 
 def exact_server(renderer: Qwen3VLRenderer, wrong: str = ""):

@@ -25,6 +25,7 @@ from playhead.agent.renderers.parsing import parse
 from playhead.cli import run
 from playhead.core.nouns import FinishReason, Frame, Message, ToolSpec
 from playhead.core.policy import GenerateRequest, Sampling
+from tiny_checkpoints import family_template, make_model, make_processor
 
 NEEDED = ("fastapi", "uvicorn", "openai", "pydantic", "starlette", "rich", "accelerate")
 LACKING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
@@ -41,15 +42,6 @@ TOOL = ToolSpec(
     description="Look closer.",
     parameters={"type": "object", "properties": {"start_s": {"type": "number"}, "end_s": {"type": "number"}}},
 )
-
-
-def parts():
-    """The makers of tiny checkpoints, from the conftest of this folder."""
-    spec = importlib.util.spec_from_file_location("agent_parts", Path(__file__).with_name("conftest.py"))
-    assert spec is not None and spec.loader is not None
-    sys.modules["agent_parts"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def say_one_thing(model, tokenizer) -> None:
@@ -78,9 +70,8 @@ def say_one_thing(model, tokenizer) -> None:
 def served(tmp_path_factory):
     """(the server's address, the model's name there)."""
     folder = tmp_path_factory.mktemp("served")
-    made = parts()
-    processor = made.make_processor(made.family_template())
-    model = made.make_model(processor)
+    processor = make_processor(family_template())
+    model = make_model(processor)
     processor.tokenizer.add_tokens(["where?", CALL, ANSWER])
     say_one_thing(model, processor.tokenizer)
     processor.save_pretrained(folder / "tiny")

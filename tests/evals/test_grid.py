@@ -8,13 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import grid_stub as stub
 import pytest
 from playhead.core.errors import DataError
 from playhead.core.tasks import write_tasks
 from playhead.evals.grid import cells_of, run_grid
 from playhead.evals.manifest import Setup
 
-STUB = Path(__file__).with_name("grid_stub.py")
 PATIENCE_S = 120.0
 """Bounds a wait; nothing depends on how long it takes."""
 
@@ -25,22 +25,8 @@ def tasks(tmp_path: Path, make_task) -> Path:
     return tmp_path / "tasks.jsonl"
 
 
-@pytest.fixture
-def stub():
-    """The stub as a module of this process."""
-    from importlib.util import module_from_spec, spec_from_file_location
-
-    spec = spec_from_file_location("grid_stub", STUB)
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules["grid_stub"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["grid_stub"]
-
-
 def start(tasks: Path, out: Path, workers: int, wait_s: float) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, str(STUB), str(tasks), str(out), str(workers), str(wait_s)])
+    return subprocess.Popen([sys.executable, stub.__file__, str(tasks), str(out), str(workers), str(wait_s)])
 
 
 def results_in(out: Path) -> int:
@@ -74,7 +60,7 @@ def gone(pid: int) -> bool:
 
 
 @pytest.mark.timeout(600)
-def test_killed_twice_it_ends_in_the_same_file(tasks: Path, tmp_path: Path, stub) -> None:
+def test_killed_twice_it_ends_in_the_same_file(tasks: Path, tmp_path: Path) -> None:
     run_grid(tasks, tmp_path / "whole", stub.stub_cells())
     out = tmp_path / "killed"
     for least in (3, 70):
@@ -95,7 +81,7 @@ def test_killed_twice_it_ends_in_the_same_file(tasks: Path, tmp_path: Path, stub
 
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
-def test_workers_end_with_the_one_that_is_killed(tasks: Path, tmp_path: Path, stub) -> None:
+def test_workers_end_with_the_one_that_is_killed(tasks: Path, tmp_path: Path) -> None:
     run_grid(tasks, tmp_path / "whole", stub.stub_cells())
     out = tmp_path / "killed"
     process = start(tasks, out, 2, 0.05)
@@ -117,14 +103,14 @@ def test_workers_end_with_the_one_that_is_killed(tasks: Path, tmp_path: Path, st
     assert (out / "results.json").read_bytes() == (tmp_path / "whole" / "results.json").read_bytes()
 
 
-def test_cells_may_be_added(tasks: Path, tmp_path: Path, stub) -> None:
+def test_cells_may_be_added(tasks: Path, tmp_path: Path) -> None:
     cells, new = stub.stub_cells(), []
     run_grid(tasks, tmp_path / "run", cells[:2])
     bill, _ = run_grid(tasks, tmp_path / "run", cells, on_result=lambda *_: new.append(_))
     assert len(new) == 80 and new[0][2:] == (41, 120) and len(bill.rows) == 6
 
 
-def test_the_file_holds_no_time(tasks: Path, tmp_path: Path, stub) -> None:
+def test_the_file_holds_no_time(tasks: Path, tmp_path: Path) -> None:
     bill, results = run_grid(tasks, tmp_path / "run", stub.stub_cells())
     held = json.loads((tmp_path / "run" / "results.json").read_text())
     text = json.dumps(held)
@@ -134,7 +120,7 @@ def test_the_file_holds_no_time(tasks: Path, tmp_path: Path, stub) -> None:
     assert [r.frames for r in results["hashed(good=8) frames=64"]] == [64] * 20
 
 
-def test_another_grid_is_refused(tasks: Path, tmp_path: Path, stub) -> None:
+def test_another_grid_is_refused(tasks: Path, tmp_path: Path) -> None:
     run_grid(tasks, tmp_path / "run", stub.stub_cells()[:1])
     with pytest.raises(DataError, match="name another folder"):
         run_grid(tasks, tmp_path / "run", stub.stub_cells()[:1], limit=3)

@@ -1,12 +1,12 @@
 """A toolbox's surroundings: a real film of 101 s with red at 20-24 and 74-77 and blue at 60-64, indexed."""
 
 import dataclasses
-import runpy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from colour_films import colour_encoder, film
 from playhead.core.frames import FrameStore
 from playhead.core.nouns import Frame
 from playhead.core.video import Video
@@ -14,9 +14,7 @@ from playhead.memory.index import ClipIndex
 from playhead.memory.text import TextMemory
 from playhead.tools.contract import ToolContext
 
-# Conftests cannot import each other; the films and the encoder are those of the room below.
-_below = runpy.run_path(str(Path(__file__).parents[1] / "memory" / "conftest.py"))
-film, colour_encoder = _below["film"], _below["colour_encoder"]
+__all__ = ["colour_encoder", "film"]
 
 STORY = [("grey", 20), ("red", 4), ("grey", 36), ("blue", 4), ("grey", 10), ("red", 3), ("grey", 24)]
 

@@ -1,11 +1,10 @@
 """The embedded model's renderer, and the tiny checkpoints of every family that the agent's tests make."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from colour_films import red_film as film
 from playhead.agent.prompts import first_messages
 from playhead.agent.renderers.qwen3vl import Qwen3VLRenderer
 from playhead.core.decoders.contract import DecodedFrame
@@ -13,13 +12,9 @@ from playhead.core.frames import FrameStore
 from playhead.core.nouns import Completion, Frame, Message, Task
 from playhead.core.trajectory import Trajectory, Turn, write_trajectories
 from playhead.train.embedded.model import build_processor, build_tokenizer
+from tiny_checkpoints import checkpoint, family, store
 
-_spec = importlib.util.spec_from_file_location("agent_conftest", Path(__file__).parents[1] / "agent" / "conftest.py")
-assert _spec is not None and _spec.loader is not None
-_agent = importlib.util.module_from_spec(_spec)
-sys.modules[_spec.name] = _agent  # dataclasses look their module up
-_spec.loader.exec_module(_agent)
-family, checkpoint, store, film = _agent.family, _agent.checkpoint, _agent.store, _agent.film
+__all__ = ["checkpoint", "family", "film", "store"]
 
 
 @pytest.fixture(scope="session")
@@ -54,14 +49,3 @@ def recorded_set(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     renderer, frames = Qwen3VLRenderer.from_checkpoint(checkpoint), FrameStore(folder / "frames")
     write_trajectories(folder / "trajectories.jsonl", [_episode(renderer, frames, k) for k in range(12)])
     return folder
-
-
-@pytest.fixture(scope="session")
-def by_hand():
-    """The module that makes an episode by hand: `path_of_two_calls`, `TOOLS`."""
-    path = Path(__file__).with_name("path_of_two_calls.py")
-    spec = importlib.util.spec_from_file_location("path_of_two_calls", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

@@ -99,6 +99,22 @@ def test_slips_are_seen_but_not_trained_on(tasks, renderer, tmp_path):
     assert replies[1.0].text != replies[0.0].text
 
 
+def test_a_thorough_oracle_looks_at_more_and_answers_the_same(tasks, home, tmp_path, monkeypatch):
+    """Up to three wrong hits, drawn for each task; every turn of it is trained on."""
+    monkeypatch.setenv("PLAYHEAD_HOME", str(home))
+    done = {checks: run(tasks, tmp_path / str(checks), Setup(model="oracle", checks=checks), "correct") for checks in (0, 3)}
+    plain, thorough = ({t.task.id: t for t in read_trajectories(d.path)} for d in done.values())
+    assert set(thorough) == set(plain) == {t.id for t in tasks}
+    more = [thorough[i].usage.tool_calls - plain[i].usage.tool_calls for i in plain]
+    assert min(more) >= 0 and max(more) <= 3 and sum(more) >= 3, more
+    for task_id, trajectory in thorough.items():
+        assert trajectory.answer.text == plain[task_id].answer.text
+        assert trajectory.answer.evidence == plain[task_id].answer.evidence
+        assert not any(turn.completion.forced for turn in trajectory.turns)
+    with pytest.raises(DataError, match="set"):
+        run(tasks, tmp_path / "3", Setup(model="oracle", checks=1), "correct")
+
+
 def test_the_oracle_refuses_tasks_it_does_not_know(tasks, renderer, tmp_path):
     from dataclasses import replace
 
@@ -208,7 +224,17 @@ def test_a_run_is_a_strategy_on_a_task(tasks):
 
 
 @pytest.mark.parametrize(
-    "bad", [{"frames": 8}, {"n": 0}, {"slips": 0.5}, {"direct_share": 2.0}, {"limits": {"turns": 0}}, {"strategy": "hope"}]
+    "bad",
+    [
+        {"frames": 8},
+        {"n": 0},
+        {"slips": 0.5},
+        {"checks": 1},
+        {"model": "oracle", "checks": -1},
+        {"direct_share": 2.0},
+        {"limits": {"turns": 0}},
+        {"strategy": "hope"},
+    ],
 )
 def test_what_makes_no_sense_is_refused_at_once(bad):
     with pytest.raises(PlayheadError) as refused:

@@ -2,14 +2,13 @@
 key is in no file. And how such a set is learned from."""
 
 import asyncio
-import importlib.util
 import json
 import sys
 import threading
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
+import fault_server as faults
 import pytest
 from playhead.agent.renderers.qwen3vl import Qwen3VLRenderer
 from playhead.cli import run
@@ -20,12 +19,6 @@ from playhead.core.trajectory import read_trajectories
 from playhead.train.episodes import read_episodes
 
 pytestmark = pytest.mark.timeout(300)
-_path = Path(__file__).parents[1] / "agent" / "fault_server.py"
-_spec = importlib.util.spec_from_file_location("fault_server_for_sets", _path)
-assert _spec is not None and _spec.loader is not None
-faults = importlib.util.module_from_spec(_spec)
-sys.modules[_spec.name] = faults
-_spec.loader.exec_module(faults)
 
 KEY = "sk-a-secret-that-nobody-may-see"
 SEEDS: list[int] = []

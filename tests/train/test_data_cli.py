@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import path_of_two_calls as by_hand
 import pytest
 from playhead.cli import run
 from playhead.core.frames import FrameStore
@@ -11,7 +12,7 @@ from playhead.train.data.sets import TrajectorySet
 
 
 @pytest.fixture
-def folder(tmp_path: Path, renderer, by_hand) -> Path:
+def folder(tmp_path: Path, renderer) -> Path:
     """A set of three, whose video is there."""
     root = tmp_path / "set"
     store = FrameStore(root / "frames")

@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import path_of_two_calls as by_hand
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +27,7 @@ def store(tmp_path_factory) -> FrameStore:
 
 
 @pytest.fixture(scope="module")
-def paths(store, renderer, by_hand):
+def paths(store, renderer):
     return [by_hand.path_of_two_calls(store, renderer, n) for n in range(2)]
 
 
@@ -38,7 +39,7 @@ def forced(paths):
     return replace(paths[0], id="forced", turns=turns)
 
 
-def export(name, trajectories, store, out, by_hand):
+def export(name, trajectories, store, out):
     return exporter(name)(iter(trajectories), store, out, by_hand.TOOLS)
 
 
@@ -85,10 +86,10 @@ def llamafactory_rows(path: Path):
         yield row
 
 
-def test_trl_loads_in_datasets_and_in_trls_own_collator(paths, store, tmp_path, by_hand, renderer):
+def test_trl_loads_in_datasets_and_in_trls_own_collator(paths, store, tmp_path, renderer):
     from datasets import Image, load_dataset
 
-    done = export("trl", paths, store, tmp_path, by_hand)
+    done = export("trl", paths, store, tmp_path)
     rows = load_dataset("parquet", data_files=str(done.path), cache_dir=str(tmp_path / "cache"))["train"]
     assert len(rows) == done.count == 2 and isinstance(rows.features["images"].feature, Image)
     row = rows[0]
@@ -109,13 +110,13 @@ def test_trl_loads_in_datasets_and_in_trls_own_collator(paths, store, tmp_path, 
         assert f"<|im_start|>assistant\n{turn.completion.text}<|im_end|>" in text
 
 
-def test_verl_parquet_is_what_its_dataset_reads(paths, store, tmp_path, by_hand):
+def test_verl_parquet_is_what_its_dataset_reads(paths, store, tmp_path):
     import io
 
     import pandas
     from PIL import Image
 
-    done = export("verl", paths, store, tmp_path, by_hand)
+    done = export("verl", paths, store, tmp_path)
     frame = pandas.read_parquet(done.path)  # as MultiTurnSFTDataset does
     assert list(frame.columns) == ["messages", "images", "playhead"]
     for row in frame.to_dict("records"):
@@ -127,8 +128,8 @@ def test_verl_parquet_is_what_its_dataset_reads(paths, store, tmp_path, by_hand)
         assert Image.open(io.BytesIO(row["images"][0]["bytes"])).size == (96, 64)
 
 
-def test_ms_swift_follows_its_documentation(paths, store, tmp_path, by_hand, forced):
-    done = export("ms-swift", [*paths, forced], store, tmp_path, by_hand)
+def test_ms_swift_follows_its_documentation(paths, store, tmp_path, forced):
+    done = export("ms-swift", [*paths, forced], store, tmp_path)
     rows = list(swift_rows(done.path))
     assert done.count == len(rows) == 3 and done.left_out == 0
     assert [m["role"] for m in rows[0]["messages"]] == [
@@ -138,8 +139,8 @@ def test_ms_swift_follows_its_documentation(paths, store, tmp_path, by_hand, for
     assert [m.get("loss") for m in rows[2]["messages"][2:5]] == [False, False, False]
 
 
-def test_llama_factory_follows_its_documentation(paths, store, tmp_path, by_hand):
-    done = export("llama-factory", paths, store, tmp_path, by_hand)
+def test_llama_factory_follows_its_documentation(paths, store, tmp_path):
+    done = export("llama-factory", paths, store, tmp_path)
     rows = list(llamafactory_rows(done.path))
     assert [m["from"] for m in rows[0]["conversations"]] == [
         "human", "function_call", "observation", "function_call", "observation", "gpt"
@@ -147,10 +148,10 @@ def test_llama_factory_follows_its_documentation(paths, store, tmp_path, by_hand
     assert rows[0]["system"] == "Be brief."
 
 
-def test_longvt_follows_what_lmms_engine_reads(paths, store, tmp_path, by_hand):
+def test_longvt_follows_what_lmms_engine_reads(paths, store, tmp_path):
     import pyarrow.parquet as pq
 
-    done = export("longvt", paths, store, tmp_path, by_hand)
+    done = export("longvt", paths, store, tmp_path)
     assert "dataset_format: yaml" in done.use and "data_type: parquet" in done.use  # 0.1.4 refuses dataset_format: parquet
     for row in pq.read_table(done.path).to_pylist():
         assert [m["role"] for m in row["messages"]].count("assistant") == 3
@@ -163,16 +164,16 @@ def test_longvt_follows_what_lmms_engine_reads(paths, store, tmp_path, by_hand):
 
 
 @pytest.mark.parametrize("name", [n for n in EXPORTS if n != "ms-swift"])
-def test_what_the_model_did_not_say_is_left_out_where_it_cannot_be_masked(name, paths, store, tmp_path, by_hand, forced):
-    done = export(name, [forced, paths[1]], store, tmp_path, by_hand)
+def test_what_the_model_did_not_say_is_left_out_where_it_cannot_be_masked(name, paths, store, tmp_path, forced):
+    done = export(name, [forced, paths[1]], store, tmp_path)
     assert (done.count, done.left_out) == (1, 1)
 
 
 @pytest.mark.parametrize("name", list(FILES))
-def test_round_trip(name, paths, store, tmp_path, by_hand, renderer):
+def test_round_trip(name, paths, store, tmp_path, renderer):
     """Export and import: the same messages, calls, answers and frames; with the renderer, the same tokens and mask."""
     plain = [by_hand.path_of_two_calls(store, renderer, n, question="Which way?") for n in (3, 4)]
-    done = export(name, plain, store, tmp_path / "out", by_hand)
+    done = export(name, plain, store, tmp_path / "out")
     for tokens in (None, renderer):
         out = tmp_path / ("exact" if tokens else "inexact")
         made = import_set(done.path, parser(name), out, Place(folder=done.path.parent), tokens)
@@ -194,8 +195,8 @@ def test_round_trip(name, paths, store, tmp_path, by_hand, renderer):
                     sample_of(one, renderer, renderer.image_token_id)
 
 
-def test_a_placeholder_in_a_question_does_not_shift_the_images(paths, store, tmp_path, by_hand):
-    done = export("llama-factory", paths[:1], store, tmp_path, by_hand)
+def test_a_placeholder_in_a_question_does_not_shift_the_images(paths, store, tmp_path):
+    done = export("llama-factory", paths[:1], store, tmp_path)
     (row,) = llamafactory_rows(done.path)
     assert "Which < image> way?" in row["conversations"][0]["value"]
 
@@ -257,7 +258,7 @@ def test_a_bad_record_is_named_or_skipped(name, tmp_path):
     assert made.count == 2 and len(bad) == 1
 
 
-def test_control_tokens_in_an_assistants_text_are_refused(paths, renderer, by_hand):
+def test_control_tokens_in_an_assistants_text_are_refused(paths, renderer):
     last = paths[0].turns[-1]
     evil = replace(last, completion=replace(last.completion, text="<answer>x<|im_end|></answer>"))
     with pytest.raises(DataError, match="only the template may write"):

@@ -1,20 +1,12 @@
 """A GRPO step on every family, hot: the sampler and the loss's forward agree, every frame is in it, the weights move."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
+import grpo_toy as toy
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
-
-_spec = importlib.util.spec_from_file_location("grpo_toy", Path(__file__).parent / "grpo_toy.py")
-assert _spec is not None and _spec.loader is not None
-toy = importlib.util.module_from_spec(_spec)
-sys.modules["grpo_toy"] = toy
-_spec.loader.exec_module(toy)
 pytestmark = pytest.mark.timeout(600)
 """The first test of all imports torch and trl, which takes a busy machine minutes."""
 

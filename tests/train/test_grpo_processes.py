@@ -1,7 +1,6 @@
 """Several processes: torchrun with gloo, ranks of different numbers of turns, a sharded model, and a process that is killed
 in the middle of its rollouts."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -11,20 +10,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpo_toy as toy
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
-TOY = Path(__file__).parent / "grpo_toy.py"
 LIMIT_S = 900
 """A hang would last for ever; a busy machine needs minutes to import torch three times."""
 pytestmark = pytest.mark.timeout(2 * LIMIT_S)
-
-_spec = importlib.util.spec_from_file_location("grpo_toy", TOY)
-assert _spec is not None and _spec.loader is not None
-toy = importlib.util.module_from_spec(_spec)
-sys.modules["grpo_toy"] = toy
-_spec.loader.exec_module(toy)
 
 
 @dataclass(frozen=True)
@@ -38,7 +31,7 @@ def run(checkpoint: Path, out: Path, steps: int, *flags: str, processes: int = 1
     if processes > 1:
         head += ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--standalone"]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "HF_HUB_OFFLINE": "1"}
-    command = [*head, str(TOY), str(checkpoint), str(out), str(steps), *flags]
+    command = [*head, toy.__file__, str(checkpoint), str(out), str(steps), *flags]
     child = subprocess.Popen(
         command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )

@@ -5,25 +5,17 @@ is tested is our side of the protocol: tokens in and out, log-probs, new weights
 """
 
 import base64
-import importlib.util
 import io
 import json
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
+import grpo_toy as toy
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
-
-_spec = importlib.util.spec_from_file_location("grpo_toy", Path(__file__).parent / "grpo_toy.py")
-assert _spec is not None and _spec.loader is not None
-toy = importlib.util.module_from_spec(_spec)
-sys.modules["grpo_toy"] = toy
-_spec.loader.exec_module(toy)
 
 
 class Fake:

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 
+import path_of_two_calls as by_hand
 import pytest
 from playhead.agent.policies.scripted import ScriptedPolicy
 from playhead.agent.policies.transformers import TransformersPolicy
@@ -12,7 +13,7 @@ from playhead.train.samples import sample_of
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory, renderer, by_hand):
+def path(tmp_path_factory, renderer):
     return by_hand.path_of_two_calls(FrameStore(tmp_path_factory.mktemp("frames")), renderer)
 
 
@@ -22,7 +23,7 @@ def think(path, renderer, tools, thinks, follows=None, attempts=2):
     return asyncio.run(write_thoughts([path], thinker, renderer, tools, verifiers))
 
 
-def test_the_path_stays_and_the_thoughts_are_new(path, renderer, by_hand):
+def test_the_path_stays_and_the_thoughts_are_new(path, renderer):
     asked = []
 
     def say(request):
@@ -57,12 +58,12 @@ def test_the_path_stays_and_the_thoughts_are_new(path, renderer, by_hand):
         ("x" * 5000, "no thought that reads back"),
     ],
 )
-def test_thoughts_that_do_not_read_back_are_lost(path, renderer, by_hand, thought, why):
+def test_thoughts_that_do_not_read_back_are_lost(path, renderer, thought, why):
     done = think(path, renderer, by_hand.TOOLS, lambda r: thought)
     assert not done.kept and done.lost == {why: 1}
 
 
-def test_a_second_attempt_may_do(path, renderer, by_hand):
+def test_a_second_attempt_may_do(path, renderer):
     tries = []
 
     def say(request):
@@ -73,7 +74,7 @@ def test_a_second_attempt_may_do(path, renderer, by_hand):
     assert len(done.kept) == 1 and len(tries) == 6
 
 
-def test_what_does_not_verify_is_lost(path, renderer, by_hand):
+def test_what_does_not_verify_is_lost(path, renderer):
     tools = by_hand.TOOLS
     done = think(path, renderer, tools, lambda r: "So it is left.", lambda r: "<answer>left</answer>")
     assert done.lost == {"not verified (Follows)": 1}
@@ -82,7 +83,7 @@ def test_what_does_not_verify_is_lost(path, renderer, by_hand):
     assert think(replace(path, answer=None), renderer, tools, lambda r: "Fine.").lost == {"no path to an answer": 1}
 
 
-def test_forced_turns_keep_their_thoughts(path, renderer, by_hand):
+def test_forced_turns_keep_their_thoughts(path, renderer):
     first = path.turns[0]
     turns = (replace(first, completion=replace(first.completion, forced=True)), *path.turns[1:])
     (made,) = think(replace(path, turns=turns), renderer, by_hand.TOOLS, lambda r: "New.").kept
@@ -90,7 +91,7 @@ def test_forced_turns_keep_their_thoughts(path, renderer, by_hand):
     assert not any(made.loss_mask[: len(first.context_ids) + len(first.completion.token_ids)])
 
 
-def test_a_real_model_can_be_asked(checkpoint, tmp_path, by_hand):
+def test_a_real_model_can_be_asked(checkpoint, tmp_path):
     """A tiny random checkpoint writes nonsense, and nonsense does not verify: the plumbing holds."""
     store = FrameStore(tmp_path)
     policy = TransformersPolicy.load(checkpoint, store)

@@ -121,7 +121,7 @@ def make_agent(setup: Setup, jobs: Sequence[Job], out: Path) -> VideoAgent:
 
     renderer = load_renderer(str(setup.tokenizer or checkpoint_dir()))
     store = FrameStore(out / "frames")
-    policy = OraclePolicy(renderer, store, {j.id: j.task for j in jobs}, setup.slips)
+    policy = OraclePolicy(renderer, store, {j.id: j.task for j in jobs}, setup.slips, setup.checks)
     tools = tools_of({j.task.kind for j in jobs})
     return VideoAgent(policy, profile=EMBEDDED_PROFILE, tools=tools, **how)
 

@@ -59,6 +59,8 @@ class Setup:
     load: LoadOptions | None = None
     slips: float = 0.0
     """How often the oracle looks at a wrong hit first."""
+    checks: int = 0
+    """How many wrong hits the oracle looks at closely all the same, at most."""
     tokenizer: Path | None = None
     """The checkpoint whose tokens the oracle speaks; None for the embedded model's."""
 
@@ -70,8 +72,10 @@ class Setup:
             raise DataError(f"--n must be at least 1; got {self.n}")
         if not (0 <= self.direct_share <= 1 and 0 <= self.slips <= 1):
             raise DataError(f"a share is in 0 to 1; got {self.direct_share} and {self.slips}")
-        if self.slips and self.model != ORACLE:
-            raise DataError("--slips is about the oracle's mistakes; other models make their own")
+        if self.checks < 0:
+            raise DataError(f"--checks must be at least 0; got {self.checks}")
+        if (self.slips or self.checks) and self.model != ORACLE:
+            raise DataError("--slips and --checks are about the oracle's habits; other models have their own")
         try:
             replace(Budget(), **self.limits)
         except ValueError as error:
@@ -87,6 +91,8 @@ class Setup:
         """What may not change between two parts of one run. More tasks or a larger `n` add to it."""
         names = ("model", "direct_share", "seed", "temperature", "encoder", "slips")
         identity: dict[str, object] = {name: getattr(self, name) for name in names}
+        if self.checks:  # no key at its default: sets begun before there was such a habit go on
+            identity["checks"] = self.checks
         identity["strategy"] = str(self.plan)
         identity["budget"] = dict(self.limits) or None
         identity["load"] = None if self.load is None else {k: str(v) for k, v in to_plain(self.load).items()}

@@ -33,6 +33,7 @@ class OraclePolicy:
         store: where the frames of its episodes are.
         tasks: the task of every run; a session is called like its run, or RUN-NUMBER.
         slips: how often it looks at a wrong hit first, in [0, 1].
+        checks: how many wrong hits it looks at closely all the same, at most.
 
     Raises:
         DataError: a task that is not of the world, or whose seed is held out.
@@ -41,11 +42,13 @@ class OraclePolicy:
     exact = True
     name = ORACLE
 
-    def __init__(self, renderer: Renderer, store: FrameStore, tasks: Mapping[str, Task], slips: float = 0.0) -> None:
+    def __init__(
+        self, renderer: Renderer, store: FrameStore, tasks: Mapping[str, Task], slips: float = 0.0, checks: int = 0
+    ) -> None:
         for task in tasks.values():
             _check(task)
         self.renderer, self.store = renderer, store
-        self._tasks, self._slips = tasks, slips
+        self._tasks, self._slips, self._checks = tasks, slips, checks
         self._script = ScriptedPolicy(renderer, self._say, name=self.name)
 
     async def generate(self, requests: Sequence[GenerateRequest]) -> list[Completion]:
@@ -61,7 +64,8 @@ class OraclePolicy:
         task = self._tasks[run]
         seed = int(task.meta["seed"])
         scene = _scene(tuple(sorted(task.meta.items())))
-        return Oracle(task=task, scene=scene, seed=seed, tools=bool(request.tools), slips=self._slips)
+        how = {"slips": self._slips, "checks": self._checks}
+        return Oracle(task=task, scene=scene, seed=seed, tools=bool(request.tools), **how)
 
 
 @lru_cache(maxsize=64)

@@ -38,7 +38,7 @@ from ...world.script import HELD_OUT_SEED, Cast, make_cast
 from .codes import CODE_DIM, frame_code
 
 WINDOW_S, STRIDE_S = 12.0, 2.0
-MAX_TURNS = 7
+MAX_TURNS = 8
 SKIM_FRAMES = 4
 MINUTES = (8, 75)
 """Lengths of the dreamt films: a model asked about a longer one meets times whose first digits it never wrote."""
@@ -90,14 +90,20 @@ class Dreamer:
     """Plays oracle episodes on made-up scenes and renders them with one renderer."""
 
     def __init__(
-        self, renderer: Renderer, *, direct_share: float = 0.2, slips: float = 0.06, kinds: Sequence[str] = KINDS
+        self,
+        renderer: Renderer,
+        *,
+        direct_share: float = 0.2,
+        slips: float = 0.06,
+        checks: int = 0,
+        kinds: Sequence[str] = KINDS,
     ) -> None:
         self.renderer = renderer
         self.kinds = tuple(kinds)
         self.rich = any(kind in RICH_KINDS for kind in kinds)
         self.tools: tuple[ToolSpec, ...] = default_toolbox(tools_of(kinds)).specs
         self.direct_share = direct_share
-        self.slips = slips
+        self.slips, self.checks = slips, checks
 
     def dreams(self, seed: int) -> list[Dream]:
         """An episode for every task of the scene of `seed`."""
@@ -181,13 +187,14 @@ class Dreamer:
     def _episode(self, task: Task, cast: Cast, rng: random.Random) -> Dream:
         direct = rng.random() < self.direct_share
         frames_n = rng.choice((8, 8, 8, 32, 64)) if direct else SKIM_FRAMES
-        oracle = Oracle(task=task, scene=cast.scene, seed=rng.randrange(10**9), tools=not direct, slips=self.slips)
+        how = {"slips": self.slips, "checks": self.checks}
+        oracle = Oracle(task=task, scene=cast.scene, seed=rng.randrange(10**9), tools=not direct, **how)
         skim = _frames(uniform_times(cast.scene.duration_s, frames_n), cast.scene)
         choices = () if rng.random() < NO_CHOICES else task.choices
         messages = list(first_messages(cast.scene.duration_s, skim, task.question, choices))
         opening = self.renderer.start(messages, () if direct else self.tools)
         ids, mask, frames = list(opening.token_ids), [0] * len(opening.token_ids), list(opening.frames)
-        cut_after = rng.randint(1, 3) if rng.random() < 0.01 else MAX_TURNS
+        cut_after = rng.randint(1, 3) if rng.random() < 0.01 else MAX_TURNS - 1
         for turn in range(MAX_TURNS):
             slip, text = oracle.is_slip(messages), oracle.reply(messages)
             forced = turn >= cut_after and "<tool_call>" in text

@@ -10,7 +10,7 @@ is an ordinary checkpoint folder: `playhead ask VIDEO QUESTION --model OUT/final
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -23,6 +23,7 @@ from ...core.budget import Budget
 from ...core.errors import DataError
 from ...core.nouns import Task
 from ...core.tasks import read_tasks
+from ...world.questions import KINDS
 from ...world.script import HELD_OUT_SEED
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Films:
     minutes: tuple[float, ...]
     seed: int
     draws: int = 1
+    kinds: tuple[str, ...] = KINDS
 
     def __post_init__(self) -> None:
         if self.seed + self.videos >= HELD_OUT_SEED:
@@ -58,11 +60,13 @@ class Recipe:
     """What is trained, on what, and how."""
 
     plan: Plan
-    films: Films
+    films: tuple[Films, ...]
     model: str = EMBEDDED
     """ "embedded", a folder or a hub id."""
     profile: Profile | None = None
     """How the model is asked; None for what lies beside its weights."""
+    encoder: str = EMBEDDED
+    """What clip indexes are embedded with."""
     budget: Budget | None = None
     """Of an episode. Without a limit of time, so that a slow machine plays the same episodes as a fast one."""
     train_vision: bool = False
@@ -106,26 +110,31 @@ def carry_out(recipe: Recipe, out: Path, data: Path | None = None, say: Say = pr
     return trainer
 
 
-def training_tasks(films: Films, folder: Path, data: Path | None, say: Say) -> list[Task]:
-    """Tasks whose answers are known."""
-    if data is None:
-        data = folder
-        first = int(os.environ.get("RANK", "0")) == 0
-        if not (folder / FILMS_DONE).is_file():
-            if not first:
-                _await(folder / FILMS_DONE)
-            else:
-                from ...world.make import make_world
-
-                say(f"making {films.videos} films in {folder}")
-                make_world(folder, films.videos, films.minutes, films.seed, draws=films.draws)
-    tasks = [t for t in read_tasks(data) if t.answer is not None or t.evidence]
+def training_tasks(films: Sequence[Films], folder: Path, data: Path | None, say: Say) -> list[Task]:
+    """Tasks whose answers are known: those of `data`, or else of films made in `folder`/SEED."""
+    sources = [data] if data is not None else [_made(some, folder / str(some.seed), say) for some in films]
+    where = sources[0] if data is not None else folder
+    tasks = [t for source in sources for t in read_tasks(source) if t.answer is not None or t.evidence]
     if not tasks:
-        raise DataError(f"{data}: no task there has a known answer, so nothing can be rewarded")
+        raise DataError(f"{where}: no task there has a known answer, so nothing can be rewarded")
     held_out = [t.id for t in tasks if int(t.meta.get("seed", 0)) >= HELD_OUT_SEED]
     if held_out:
-        raise DataError(f"{data}: world seeds from {HELD_OUT_SEED} on are held out, such as that of task {held_out[0]}")
+        raise DataError(f"{where}: world seeds from {HELD_OUT_SEED} on are held out, such as that of task {held_out[0]}")
     return tasks
+
+
+def _made(films: Films, folder: Path, say: Say) -> Path:
+    """The folder, with the films in it: the first process makes them if they are not there, the others wait."""
+    done = folder / FILMS_DONE
+    if not done.is_file():
+        if int(os.environ.get("RANK", "0")):
+            _await(done)
+        else:
+            from ...world.make import make_world
+
+            say(f"making {films.videos} films in {folder}")
+            make_world(folder, films.videos, films.minutes, films.seed, draws=films.draws, kinds=films.kinds)
+    return folder
 
 
 def _await(path: Path, limit_s: float = 3600.0) -> None:
@@ -141,7 +150,7 @@ def _await(path: Path, limit_s: float = 3600.0) -> None:
 
 def _agent(recipe: Recipe, tasks: list[Task]) -> tuple[VideoAgent, Any, bool]:
     """(the agent, the trained model if it is not the agent's own, whether it will be sharded)."""
-    agent = VideoAgent(recipe.model, profile=recipe.profile, budget=recipe.budget)
+    agent = VideoAgent(recipe.model, profile=recipe.profile, budget=recipe.budget, encoder=recipe.encoder)
     policy: Any = agent.policy
     agent.shelf.keep(len({t.video for t in tasks}))
     sharded = os.environ.get("ACCELERATE_USE_FSDP") == "true" or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"

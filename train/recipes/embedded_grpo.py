@@ -108,7 +108,7 @@ def embedded_cpu(
     )
     return Recipe(
         plan=plan,
-        films=Films(videos=2, minutes=(5.0,), seed=FILMS_SEED),
+        films=(Films(videos=2, minutes=(5.0,), seed=FILMS_SEED),),
         model=model,
         budget=Budget(wall_s=None),
     )

@@ -1,7 +1,7 @@
 """A small HTTP server that speaks chat completions and does what its script says: right, late, cut short, or wrong.
 
-Raw asyncio sockets, because a framework would mend what we want broken. One connection serves one request. It is loaded by
-path (tests here have no package): see `load` in the tests that use it. At the end stands how they ask it.
+Raw asyncio sockets, because a framework would mend what we want broken. One connection serves one request. At the
+end stands how the tests ask it.
 """
 
 from __future__ import annotations
