@@ -123,10 +123,10 @@ def export(
         playhead data export sets/round1 --format llama-factory --out exports/lf
     """
     from ..train.data.formats import exporter
-    from ..train.data.sets import TrajectorySet
+    from ..train.data.sets import TrajectorySet, Validator
 
     write, bad, chosen = exporter(to), _Skipped(skip_bad), TrajectorySet(source)
-    done = write(chosen.read(bad.note), chosen.store(), out, chosen.tools())
+    done = write(Validator(chosen, videos=False).read(bad.note), chosen.store(), out, chosen.tools())
     bad.tell()
     if as_json:
         print(json.dumps({"path": str(done.path), "count": done.count, "left_out": done.left_out, "skipped": bad.count}))
@@ -198,7 +198,7 @@ def think(
     from ..agent.policies.loading import load_renderer
     from ..agent.video_agent import VideoAgent
     from ..train.data.logbook import SET_FILE
-    from ..train.data.sets import TrajectorySet, write_set
+    from ..train.data.sets import TrajectorySet, Validator, write_set
     from ..train.data.thoughts import Follows, Thinker, write_thoughts
 
     bad, chosen = _Skipped(skip_bad), TrajectorySet(source)
@@ -207,7 +207,7 @@ def think(
     quiet_loading(model)
     strong = VideoAgent(model, frames=chosen.folder / "frames").policy
     judge = strong if verifier is None else VideoAgent(verifier, frames=chosen.folder / "frames").policy
-    paths, tools = list(chosen.read(bad.note)), chosen.tools()
+    paths, tools = list(Validator(chosen, videos=False).read(bad.note)), chosen.tools()
     thinker, follows = Thinker(policy=strong, attempts=attempts), Follows(policy=judge, tools=tools)
     renderer = load_renderer(_checkpoint(tokenizer))
     done = asyncio.run(write_thoughts(paths, thinker, renderer, tools, (follows,), workers))
@@ -236,12 +236,12 @@ def rerender(
     """
     from ..train.data.logbook import SET_FILE
     from ..train.data.rerender import rerender_all
-    from ..train.data.sets import TrajectorySet, write_set
+    from ..train.data.sets import TrajectorySet, Validator, write_set
 
     renderer, bad, chosen = _renderer(tokenizer), _Skipped(skip_bad, say=True), TrajectorySet(source)
     assert renderer is not None
     tools = chosen.tools()
-    made = rerender_all(chosen.read(bad.note), renderer, tools, bad.note)
+    made = rerender_all(Validator(chosen, videos=False).read(bad.note), renderer, tools, bad.note)
     count = write_set(out, made, tools, chosen.store()).trajectories
     left = f", {bad.count} bad ones left out" if bad.count else ""
     console().print(f"{out / SET_FILE}: {count} trajectories{left}", markup=False)

@@ -130,9 +130,9 @@ class Trajectory:
                 raise DataError(f"{where}: {m} log-probs for {n} sampled tokens")
             shown = tuple(f for message in turn.context_messages for f in message.frames)
             if turn.context_messages and shown != turn.context_frames:
-                raise DataError(
-                    f"{where}: its messages show {len(shown)} frames, its tokens {len(turn.context_frames)}"
-                )
+                tokens = len(turn.context_frames)
+                differ = f"{len(shown)} frames, its tokens {tokens}" if len(shown) != tokens else "other frames than its tokens"
+                raise DataError(f"{where}: its messages show {differ}")
 
 
 def new_id() -> str:
@@ -155,8 +155,8 @@ def from_json(line: str, where: str = "trajectory") -> Trajectory:
     except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, and endless nesting
         raise DataError(f"{where}: not JSON ({error})") from None
     version = data.get("schema_version") if isinstance(data, dict) else None
-    if not isinstance(version, int) or version > SCHEMA_VERSION:
-        raise DataError(f"{where}: schema version {version!r}, this playhead reads up to {SCHEMA_VERSION}")
+    if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
+        raise DataError(f"{where}: schema version {version!r}, this playhead reads 1 to {SCHEMA_VERSION}")
     trajectory = from_plain(Trajectory, data, where)
     try:
         trajectory.check()

@@ -6,6 +6,7 @@ from pathlib import Path
 import path_of_two_calls as by_hand
 import pytest
 from playhead.cli import run
+from playhead.core.errors import DataError
 from playhead.core.frames import FrameStore
 from playhead.core.trajectory import SCHEMA_VERSION, read_trajectories, to_json
 from playhead.train.data.sets import TrajectorySet
@@ -86,6 +87,30 @@ def test_a_sound_set_is_sound_without_its_videos_too(folder, capsys):
     (folder / "a.mp4").unlink()
     assert run(["data", "validate", str(folder)]) == 2
     assert run(["data", "validate", str(folder), "--no-videos"]) == 0
+
+
+@pytest.mark.parametrize("name", ["missing frame", "frame size", "not JSON", "image count"])
+def test_what_carries_frames_refuses_or_skips_them_too(name, folder, tmp_path, renderer, capsys):
+    """Exports and the words in other tokens: what is bad is found before its pixels are asked for, and named."""
+    renderer.processor.save_pretrained(tmp_path / "tokens")
+    (tmp_path / "tokens" / "config.json").write_text('{"model_type": "qwen3_vl"}')
+    change(folder, name)
+    for command in (["export", "--format", "trl"], ["rerender", "--tokenizer", str(tmp_path / "tokens")]):
+        what, *how = command
+        out = tmp_path / what
+        assert run(["data", what, str(folder), *how, "--out", str(out)]) == 2
+        assert BAD[name] in " ".join(capsys.readouterr().err.split())
+        assert run(["data", what, str(folder), *how, "--out", str(out), "--skip-bad"]) == 0
+        said = capsys.readouterr()
+        assert "1 bad" in " ".join((said.out + said.err).split()) and "2 " in said.out
+
+
+@pytest.mark.parametrize("version", [0, -1, True, "1", None, SCHEMA_VERSION + 1])
+def test_a_version_that_never_was_is_refused(version, folder):
+    file = folder / "trajectories.jsonl"
+    file.write_text(json.dumps(json.loads(file.read_text().splitlines()[0]) | {"schema_version": version}) + "\n")
+    with pytest.raises(DataError, match=r"jsonl:1: schema version .* reads 1 to"):
+        list(TrajectorySet(folder).read())
 
 
 def test_older_records_get_defaults_and_unknown_fields_are_ignored(folder):

@@ -10,8 +10,10 @@ Checked against TRL 1.16: `docs/source/dataset_formats.md` (conversational, visi
 `prepare_multimodal_messages`; in the tests by `datasets` and by TRL's own vision collator. Two things there decide the form:
 that function counts only images of messages that are not of role "tool", so observations stand in the user's messages as Qwen's
 template writes them; and the vision collator does not render the column `tools`, so the system message tells of the tools.
-The loss mask is not in a message: use `assistant_only_loss=True`. Trajectories with words that the model did not say itself are
-left out. To train on what was sampled, to the token, use our JSONL and `playhead train sft`.
+The loss mask is not in a message: TRL's `assistant_only_loss=True` finds it again for checkpoints whose template is the
+stock one of a family that TRL has markers for (Qwen3-VL, Qwen2.5-VL, SmolVLM), and refuses others, the embedded model
+among them. Trajectories with words that the model did not say itself are left out. To train on what was sampled, to the
+token, use our JSONL and `playhead train sft`.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ def export(trajectories: Iterable[Trajectory], store: FrameStore, out: Path, too
 
     path = out / "train.parquet"
     count = write_parquet(path, features, rows())
-    use = f'load_dataset("parquet", data_files="{path}"); SFTConfig(assistant_only_loss=True)'
+    use = f'load_dataset("parquet", data_files="{path}")'
     return Exported(path=path, count=count, images=images.count, left_out=left_out, use=use)
 
 
