@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import playhead
 import pytest
 from playhead.agent.renderers.qwen3vl import Qwen3VLRenderer
 from playhead.cli import run as cli
@@ -156,3 +157,20 @@ def test_the_command_line_changes_a_recipe(tmp_path, capsys):
     ):
         assert cli([*where, *flags]) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "kind"), [("ddp", "MULTI_GPU"), ("fsdp2", "FSDP"), ("deepspeed_zero3", "DEEPSPEED")])
+def test_accelerate_reads_the_configs_that_the_docs_name(name, kind):
+    """Read, not run: they are for GPUs. What FSDP2 wraps are layers that the families really have."""
+    from accelerate.commands.config.config_args import load_config_from_file
+    from transformers.models.qwen3_vl import modeling_qwen3_vl
+
+    path = Path(playhead.__file__).parent / "train" / "accelerate" / f"{name}.yaml"
+    config = load_config_from_file(str(path))
+    assert str(config.distributed_type).endswith(kind) and config.num_processes == 8
+    if name == "fsdp2":
+        assert config.fsdp_config["fsdp_version"] == 2
+        for layer in config.fsdp_config["fsdp_transformer_layer_cls_to_wrap"].split(","):
+            assert hasattr(modeling_qwen3_vl, layer)
+    if name == "deepspeed_zero3":
+        assert config.deepspeed_config["zero_stage"] == 3
