@@ -9,15 +9,12 @@
     films        films to practise on: rich ones, and plain ones of seven kinds  world.make
     oracle       the oracle's episodes with the real agent on those films       train.data.collect
     practice     the language model on those, with real frames, and on dreams   train.embedded.language
+    rl           the agent on questions never seen: what it finds out itself     train.recipes.world_rl
     publish      the checkpoint as it ships                                     train.embedded.publish
-    rl           reinforcement learning from it on questions never seen; what    train.recipes.world_rl
-                 comes out lies in WORK/rl/final and is not published
 
     python -m playhead.train [--work runs/model] [--only STAGE] [--device auto] [--smoke]
 
-`rl` was measured from a model that had learnt to look at more than it needs (docs/log.md), and not yet from `practice`: so
-it is not what ships. Two cores need some hours; perception and clip can run beside dreams (start the stages by hand with
---only).
+Two cores need some hours; perception and clip can run beside dreams (start the stages by hand with --only).
 The trainers run on a GPU when PyTorch finds one (--device); that path has not been run yet, only written. Saved states are
 read by way of the CPU, so a run should go on on either; films and the oracle's episodes are made on the CPU.
 """
@@ -123,14 +120,6 @@ def practice(work: Path, smoke: bool, device: str) -> None:
     _language(work / "more" / "checkpoint", work / "practice", device, *how, *rates, "--steps", _steps(400, smoke))
 
 
-def publish(work: Path, smoke: bool, device: str) -> None:
-    from .embedded.dream import profile_of
-    from .embedded.publish import publish as write
-
-    out = work / "embedded" if smoke else None
-    write(work / "practice" / "checkpoint", work / "openclip", out, profile_of(ALL_KINDS))
-
-
 def rl(work: Path, smoke: bool, device: str) -> None:
     from .grpo.run import Films, carry_out
     from .recipes.world_rl import world_rl
@@ -141,6 +130,14 @@ def rl(work: Path, smoke: bool, device: str) -> None:
     if smoke:
         recipe = replace(recipe, films=(Films(videos=1, minutes=(5.0,), seed=FILM_SEED, kinds=ALL_KINDS),))
     carry_out(recipe, work / "rl")
+
+
+def publish(work: Path, smoke: bool, device: str) -> None:
+    from .embedded.dream import profile_of
+    from .embedded.publish import publish as write
+
+    out = work / "embedded" if smoke else None
+    write(work / "rl" / "final", work / "openclip", out, profile_of(ALL_KINDS))
 
 
 def _smoke(smoke: bool) -> list[str]:
@@ -164,7 +161,7 @@ def _language(start: Path, out: Path, device: str, *args: str) -> None:
 
 
 STAGES: dict[str, Callable[[Path, bool, str], None]] = {
-    stage.__name__: stage for stage in (perception, clip, dreams, crops, more, films, oracle, practice, publish, rl)
+    stage.__name__: stage for stage in (perception, clip, dreams, crops, more, films, oracle, practice, rl, publish)
 }
 
 

@@ -15,11 +15,11 @@ request and ends when there has been none for a while.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from math import isfinite
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
@@ -330,15 +330,11 @@ class Engine:
         until = min(job.deadline for job in (*jobs, *self._waiting))
         steady, rows = Steady(self._family, jobs, self.tree), self._rows(jobs)
         with steady.going():
-            for positions_A1B in steady.positions:
-                if self._stir or self._ended or time.monotonic() > until:
-                    return
-                try:
-                    logits_1BV = steady.run(positions_A1B)
-                except Exception:  # the next pass is an ordinary one, which finds out whose fault it is
-                    return
+            for logits_1BV in steady.passes():
                 self.passes += 1
                 steady.tokens_1B = self._sample(jobs, rows, logits_1BV)
+                if self._stir or self._ended or time.monotonic() > until:
+                    return
 
     def _rows(self, jobs: Sequence[Job]) -> Rows:
         return Rows([job.request.sampling for job in jobs], [job.numbers for job in jobs], self._suppressed)
@@ -347,19 +343,21 @@ class Engine:
         """The next token (1, C) of each."""
         drawn = rows.draw(logits_1CV)
         for job, token, logprob in zip(jobs, drawn.tokens, drawn.logprobs, strict=True):
-            if not math.isfinite(logprob):
-                self._fail(job, ModelError("the model gave no finite logit"))
-                continue
             sampled = job.sampled
             sampled.append(token)
             job.logprobs.append(logprob)
-            if token in self._stops:
-                self._end(job, FinishReason.STOP)
-            elif len(sampled) >= job.most:
-                self._end(job, FinishReason.LENGTH)
+            if token in self._stops or len(sampled) >= job.most or not isfinite(logprob):
+                self._finish(job)
         return drawn.tokens_1B
 
     # Leaving.
+
+    def _finish(self, job: Job) -> None:
+        """After the last token of a completion."""
+        if not isfinite(job.logprobs[-1]):
+            self._fail(job, ModelError("the model gave no finite logit"))
+        else:
+            self._end(job, FinishReason.STOP if job.sampled[-1] in self._stops else FinishReason.LENGTH)
 
     def _end(self, job: Job, reason: FinishReason) -> None:
         self._leave(job)

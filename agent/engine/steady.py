@@ -28,7 +28,6 @@ class Steady:
 
     Attributes:
         tokens_1B: what the next pass computes: the last sampled token of each.
-        positions: of every pass, (A, 1, B); so many passes fit.
     """
 
     def __init__(self, family: ModelFamily, jobs: Sequence[Job], tree: PrefixTree) -> None:
@@ -43,7 +42,7 @@ class Steady:
         passes = min(room, left, MOST_PASSES)
         self._tails = Tails.of(self._plan, tree, passes)
         steps = torch.arange(passes, device=family.device)
-        self.positions = (at + steps.unsqueeze(1)).unsqueeze(1).unsqueeze(1).expand(-1, family.axes, -1, -1).unbind()
+        self._positions = (at + steps.unsqueeze(1)).unsqueeze(1).unsqueeze(1).expand(-1, family.axes, -1, -1).unbind()
 
     @contextmanager
     def going(self) -> Iterator[None]:
@@ -61,12 +60,18 @@ class Steady:
             for job, node, (length, first) in zip(self._jobs, self._nodes, began, strict=True):
                 node.keys[length : node.length] = job.sampled[first : first + node.length - length]
 
-    def run(self, positions_A1B: torch.Tensor) -> torch.Tensor:
-        """Logits (1, B, V) behind the last token of each, which counts as cached once the pass went well."""
-        hidden_1BD = self._family.hidden(self.tokens_1B, positions_A1B, self._cache)
-        self._plan.check()
-        logits_1BV = self._family.logits(hidden_1BD)
-        for node in self._nodes:
-            node.length += 1
-        self._plan.advance()
-        return logits_1BV
+    def passes(self) -> Iterator[torch.Tensor]:
+        """Of each pass, logits (1, B, V) behind the last token of each, which then counts as cached. Whoever goes on sets
+        `tokens_1B`. It ends when there is no room for more, or with a pass that fails: the next one is then an ordinary one,
+        which finds out whose fault it is."""
+        hidden, logits, plan, nodes = self._family.hidden, self._family.logits, self._plan, self._nodes
+        for positions_A1B in self._positions:
+            try:
+                logits_1BV = logits(hidden(self.tokens_1B, positions_A1B, self._cache))
+                plan.check()
+            except Exception:
+                return
+            for node in nodes:
+                node.length += 1
+            plan.advance()
+            yield logits_1BV

@@ -7,7 +7,7 @@ import pytest
 from playhead.core.nouns import Answer
 from playhead.core.scoring import is_right, parse_spans
 from playhead.train.embedded.codes import decode_code
-from playhead.train.embedded.dream import MINUTES, Dreamer
+from playhead.train.embedded.dream import JUMP_FRAMES, MINUTES, Dreamer
 from playhead.world.questions import KINDS, make_tasks
 from playhead.world.script import HELD_OUT_SEED, make_cast
 
@@ -80,6 +80,26 @@ def _cast_of(seed: int):
     import random
 
     return make_cast(seed, random.Random(f"dream-{seed}").uniform(*MINUTES))
+
+
+def test_in_a_jump_the_second_before_tells_nothing(dreams, renderer):
+    """Where an object is then says no more of where it is now than chance does, unlike in an episode."""
+    follows, same = 0, 0
+    for dream in dreams:
+        text = renderer.decode(dream.token_ids_T)
+        if dream.kind != "drill" or "Where are they?" not in text or "Before:" not in text:
+            continue
+        assert len(dream.frames_F) == JUMP_FRAMES
+        said = re.findall(r"^(?:<think>)?\d+ (none|.* x(\d) y(\d))$", text, re.MULTILINE)
+        assert len(said) == JUMP_FRAMES
+        for (a, *before), (b, *now) in zip(said, said[1:], strict=False):
+            follows += "none" not in (a, b)
+            same += "none" not in (a, b) and before == now
+        for (line, x, y), code in zip(said, dream.codes_F, strict=True):
+            percept = decode_code(code)
+            assert (percept is None) == (line == "none")
+            assert percept is None or (percept.x, percept.y) == (int(x), int(y))
+    assert follows > 200 and same / follows < 0.12
 
 
 def test_cited_evidence_can_be_read_back(dreams, renderer):

@@ -33,7 +33,7 @@ from ...tools.format import crop_content, hits_content, lines_content, zoom_cont
 from ...tools.toolbox import default_toolbox
 from ...world.oracle import Oracle, describe, frame_lines
 from ...world.questions import KINDS, RICH_KINDS, make_tasks
-from ...world.scene import CROP, Event, Line, Scene, cell_box, position_bin
+from ...world.scene import CROP, FAR, NEAR, Event, Line, Scene, cell_box, position_bin
 from ...world.script import HELD_OUT_SEED, Cast, make_cast
 from .codes import CODE_DIM, frame_code
 
@@ -44,6 +44,11 @@ MINUTES = (8, 75)
 """Lengths of the dreamt films: a model asked about a longer one meets times whose first digits it never wrote."""
 NO_CHOICES = 0.3
 """Share of episodes whose options are left out: people ask without any."""
+WHERE_DRILL = ("Where are they?", "motion")
+DRILLS = (("List the objects.", "when"), WHERE_DRILL, ("Read the digits.", "digit"))
+"""What is asked about frames that are to be read line by line, and the kind of question whose lines those are."""
+JUMPS, JUMP_FRAMES = 4, 12
+"""Drills of a scene whose objects jump, and the frames of each."""
 RICH_TOOLS = EMBEDDED_PROFILE.tools or ()
 TOOLS = tuple(name for name in RICH_TOOLS if name not in ("search_subtitles", "crop_frame"))
 
@@ -116,6 +121,8 @@ class Dreamer:
         openings = [self._opening(cast, rng) for _ in range(3)]
         old = [*episodes, self._caption(cast, rng), self._drill(cast, rng), self._drill(cast, rng), *openings]
         # Of their own random numbers, so that the kinds before them are dreamt as they always were.
+        rng = random.Random(f"dream-jumps-{seed}")
+        old += [self._jumps(cast.scene, rng) for _ in range(JUMPS)]
         rng = random.Random(f"dream-more-{seed}")
         more = [self._episode(task, cast, rng) for task in tasks if task.kind not in KINDS]
         if self.rich:
@@ -132,7 +139,7 @@ class Dreamer:
     def _drill(self, cast: Cast, rng: random.Random) -> Dream:
         """Nothing but reading frames: ten of them, most with an object, each told in a line. Short, and nearly every
         token has to be looked up, so reading is learnt long before episodes are."""
-        asked, kind = rng.choice((("List the objects.", "when"), ("Where are they?", "motion"), ("Read the digits.", "digit")))
+        asked, kind = rng.choice(DRILLS)
         times = {float(rng.randrange(int(cast.scene.duration_s))) for _ in range(3)}
         for event in rng.sample(cast.scene.events, min(7, len(cast.scene.events))):
             times.add(float(rng.randint(int(event.start_s + 0.5), int(event.end_s - 0.5))))
@@ -140,6 +147,24 @@ class Dreamer:
         opening = self.renderer.start([Message(role="user", content=(*frames, asked))], ())
         said = self.renderer.encode(f"<think>{frame_lines(frames, cast.scene, kind)}</think><|im_end|>")
         return _dream("drill", cast.scene, (opening.token_ids, said), frames)
+
+    def _jumps(self, scene: Scene, rng: random.Random) -> Dream:
+        """A zoom into a stretch where each frame shows an object somewhere else, or another object, or none. In an episode
+        the frame before tells nearly all of the next one, and a policy that goes by that reads "x0 x1 x2 x3" off an object that
+        comes from the right; here only the frame of that very second tells."""
+        step_s = rng.choice((1.0, 1.0, 2.0, 4.0))
+        start_s = float(rng.randrange(int(scene.duration_s - JUMP_FRAMES * step_s)))
+        times = [start_s + i * step_s for i in range(JUMP_FRAMES)]
+        asked, kind = rng.choice((*DRILLS, WHERE_DRILL))
+        one = rng.choice(scene.events) if rng.random() < 0.5 else None
+        shown = [_anywhere(one or rng.choice(scene.events), t, rng) for t in times if rng.random() > 0.15]
+        jumping = replace(scene, events=tuple(shown))
+        frames = _frames(times, jumping)
+        clip = Clip(video_id="dream", start_s=start_s, end_s=start_s + JUMP_FRAMES * step_s)
+        content = (*zoom_content(clip, scene.duration_s, frames, step_s), asked)
+        opening = self.renderer.start([Message(role="user", content=content)], ())
+        said = self.renderer.encode(f"<think>{frame_lines(frames, jumping, kind)}</think><|im_end|>")
+        return _dream("drill", jumping, (opening.token_ids, said), frames)
 
     def _crop_drill(self, cast: Cast, rng: random.Random) -> Dream:
         """Reading small digits: crops of objects, some of which carry none, each told in a line."""
@@ -266,6 +291,12 @@ def _dream(kind: str, scene: Scene, said: tuple[Sequence[int], Sequence[int]], f
         codes_F=_codes(scene, frames),
         frames_F=frames,
     )
+
+
+def _anywhere(event: Event, t_s: float, rng: random.Random) -> Event:
+    """The object of `event`, for one second somewhere on the screen."""
+    x, y = rng.uniform(NEAR, FAR), rng.uniform(NEAR, FAR)
+    return replace(event, start_s=t_s, end_s=t_s + 1, x0=x, y0=y, x1=x, y1=y)
 
 
 def _codes(scene: Scene, frames: Sequence[Frame]) -> np.ndarray:

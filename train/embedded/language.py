@@ -56,7 +56,7 @@ GROUPS = 2
 """Batches of a step."""
 POOL = 256
 """Examples drawn at a time, to be grouped by length."""
-SEQUENCES, RICH_SEQUENCES = 13, 21
+SEQUENCES, RICH_SEQUENCES = 17, 25
 """Sequences that are dreamt of one scene."""
 NOISE = 0.05
 """Standard deviation of the noise on each component of a dreamed code (whose own are about 0.14)."""
