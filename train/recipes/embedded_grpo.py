@@ -48,6 +48,7 @@ def embedded_cpu(
     rate: float = 3e-4,
     reward: str = "world",
     frames: float = 0.2,
+    seconds: float = 0.0,
     observations: bool = False,
     by_difficulty: bool = False,
     **args: Any,
@@ -62,6 +63,7 @@ def embedded_cpu(
         rate: the learning rate.
         reward: "world", read from the environment's log, or "text", from what the model wrote (an ablation).
         frames: weight of the cost of frames; 0: they cost nothing, and are logged all the same.
+        seconds: weight of the share of gold seconds shown; the events shown are in the reward in any case.
         observations: train on tools' words too (an ablation).
         by_difficulty: ask oftener what is neither always right nor always wrong. False: all tasks alike, since a curve
             over tasks that grow harder would hide what was learnt.
@@ -101,7 +103,7 @@ def embedded_cpu(
     )
     plan = Plan(
         args=GRPOConfig(**{**usual, **args}),
-        rubric=REWARDS[reward](frames=frames),
+        rubric=REWARDS[reward](frames=frames, seconds=seconds),
         observations=observations,
         scale=Scale.GROUP,
         curriculum=CurriculumOptions(by_difficulty=by_difficulty),

@@ -4,8 +4,9 @@
 
 Where `embedded_cpu` demonstrates that the machinery learns, on fourteen questions asked again and again, this makes a better
 model: 1,200 questions about 52 films, hardly any of them asked twice, sampled at temperature 1, the distribution that
-the model is used with. The reward is that of the world: answer, events really shown, format, minus frames; of two right
-episodes the one that looked at less gets more, and a right one always gets more than a wrong one. All questions alike, since
+the model is used with. The reward is that of the world: answer, events and seconds really shown, format, minus frames: of two
+right episodes the one that looked at less besides the evidence gets more. The seconds are there because a cost of frames alone takes
+away the closer looks at what proves the answer too (docs/log.md). All questions alike, since
 one that is always answered rightly still teaches what can be left out. The rate falls to nothing, so that the last steps
 settle what the first ones found.
 """
@@ -35,6 +36,6 @@ def world_rl(out: Path, *, steps: int = 75, refills: int = 0, **changes: Any) ->
         refills: so many times a step, groups without signal are replaced by new ones (DAPO's dynamic sampling, bounded).
         changes: of `embedded_cpu`.
     """
-    usual = {"rate": 1e-4, "lr_scheduler_type": "linear", "frames": 0.3, "temperature": 1.0}
+    usual = {"rate": 1e-4, "lr_scheduler_type": "linear", "frames": 0.3, "seconds": 0.15, "temperature": 1.0}
     base = embedded_cpu(out, steps=steps, **{**usual, **changes})
     return replace(base, plan=replace(base.plan, refills=refills), films=FILMS)

@@ -13,35 +13,45 @@ from .answer import AnswerReward, OpenText
 from .as_written import SpansInText, TagsInText
 from .contrast import PublishedTemporalContrast, TemporalContrast
 from .cost import Cost, LengthWindow, Spent
-from .evidence import Completeness, EvidenceEvents, LastLook
+from .evidence import Completeness, EvidenceEvents, EvidenceRecall, LastLook
 from .format import FormatReward
 from .rubric import Rubric
 from .temporal import Spans, TemporalIoU, TemporalProximity, TimestampIoU
 
 
 def world_rubric(
-    *, evidence: float = 0.2, format: float = 0.1, frames: float = 0.1, cited: float = 0.0, turns: float = 0.0
+    *,
+    evidence: float = 0.2,
+    seconds: float = 0.0,
+    format: float = 0.1,
+    frames: float = 0.1,
+    cited: float = 0.0,
+    turns: float = 0.0,
 ) -> Rubric:
-    """answer + 0.2 evidence shown + 0.1 format - 0.1 frames (+ IoU of what is cited - turns), for tasks with gold evidence.
+    """answer + 0.2 evidence shown + 0.1 format - 0.1 frames (+ gold seconds shown + IoU of what is cited - turns), for tasks
+    with gold evidence.
 
     Where answers are right or wrong, a right one beats a wrong one by at least 0.6: wrong ones get at most 0.3, right
-    ones lose at most 0.1. Frames are a share of 64. The evidence counts by events and not by seconds, and what is
-    cited pays nothing unless asked for: either would pay for frames that the answer does not need.
+    ones lose at most 0.1. Frames are a share of 64. The evidence counts by events; by seconds, and by what is cited, only
+    if asked for: either pays for frames that the answer does not need. `seconds` keeps the closer looks at what proves
+    the answer, which a cost of frames alone takes away.
     """
     parts = [(AnswerReward(), 1.0), (EvidenceEvents(), evidence), (FormatReward(), format)]
+    parts += [(EvidenceRecall(), seconds)] if seconds else []
     parts += [(TemporalIoU(), cited)] if cited else []
     parts += [(Cost(spent=Spent.FRAMES, limit=64), frames)]
     parts += [(Cost(spent=Spent.TURNS, limit=8), turns)] if turns else []
     return Rubric.of("world", parts)
 
 
-def text_rubric(*, evidence: float = 0.2, format: float = 0.1, frames: float = 0.1) -> Rubric:
+def text_rubric(*, evidence: float = 0.2, seconds: float = 0.0, format: float = 0.1, frames: float = 0.1) -> Rubric:
     """answer + 0.2 spans in the text + 0.1 tags in the text - 0.1 frames: `world` as it would be if it believed the text.
 
-    For an ablation; it pays for what was not looked at.
+    For an ablation; it pays for what was not looked at. A text has spans and no frames: `evidence` and `seconds` are of one
+    part.
     """
     cost = Cost(spent=Spent.FRAMES, limit=64)
-    parts = [(AnswerReward(), 1.0), (SpansInText(), evidence), (TagsInText(), format), (cost, frames)]
+    parts = [(AnswerReward(), 1.0), (SpansInText(), evidence + seconds), (TagsInText(), format), (cost, frames)]
     return Rubric.of("text", parts)
 
 
