@@ -115,9 +115,9 @@ def oracle(work: Path, smoke: bool, device: str) -> None:
 
 
 def practice(work: Path, smoke: bool, device: str) -> None:
-    how = ["--kinds", "all", "--trajectories", str(work / "oracle"), "--dreams", "0.4", "--seed", "1500000"]
+    how = ["--kinds", "all", "--trajectories", str(work / "oracle"), "--dreams", "0.5", "--seed", "1500000"]
     rates = ["--lr", "2.5e-3", "--adam-lr", "1.5e-3"]
-    _language(work / "more" / "checkpoint", work / "practice", device, *how, *rates, "--steps", _steps(400, smoke))
+    _language(work / "more" / "checkpoint", work / "practice", device, *how, *rates, "--steps", _steps(1000, smoke))
 
 
 def rl(work: Path, smoke: bool, device: str) -> None:
