@@ -142,6 +142,7 @@ def test_the_recipe_takes_the_switches_of_the_ablations(tmp_path):
         "as many rollouts, in smaller groups"
     )
     assert {p.reward.name: p.weight for p in make(tmp_path, frames=0).plan.rubric.parts}["cost_frames"] == 0
+    assert {p.reward.name: p.weight for p in make(tmp_path, seconds=0.3).plan.rubric.parts}["evidence_recall"] == 0.3
     assert make(tmp_path, observations=True).plan.observations
     text = make(tmp_path, reward="text").plan.rubric
     assert [p.reward.name for p in text.parts] == ["answer", "spans_in_text", "tags_in_text", "cost_frames"]

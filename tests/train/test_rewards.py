@@ -244,6 +244,14 @@ def test_parts_are_logged_weighted_and_their_sum_is_the_reward(make_task, make_t
     assert scored.reward == pytest.approx(sum(scored.reward_parts.values()))
 
 
+def test_gold_seconds_are_paid_where_asked_for(make_task, make_trajectory) -> None:
+    trajectory = make_trajectory(make_task())
+    usual, paid = world_rubric().score(trajectory, CONTEXT), world_rubric(seconds=0.25).score(trajectory, CONTEXT)
+    part = paid.reward_parts["evidence_recall"]
+    assert part == pytest.approx(0.25 * EvidenceRecall()(trajectory, CONTEXT)) and part > 0
+    assert paid.reward == pytest.approx(usual.reward + part) and "evidence_recall" not in usual.reward_parts
+
+
 def test_a_failed_rollout_stays_unscored(make_task, make_trajectory) -> None:
     broken = replace(make_trajectory(make_task(), None), error="the file is damaged", stop_reason=StopReason.ERROR)
     assert world_rubric().score(broken, CONTEXT).reward is None
