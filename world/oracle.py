@@ -20,7 +20,9 @@ Where a box has to be written (a crop to make, a place to cite), it is looked up
 policy. With `slips`, it sometimes looks at a wrong hit first and recovers; `is_slip` tells such turns apart, so that
 nobody is trained to make the mistake. With `checks`, it is more thorough than it need be: it looks closely at hits that
 it has seen to be wrong before it goes on, which costs calls and frames and changes no answer. A policy that learns from
-such a teacher has a habit that reinforcement learning can find out to be useless.
+such a teacher has a habit that reinforcement learning can find out to be useless. With `guesses`, it answers some questions without
+the closer look that they need, from what it knows, as teachers do who are told the answer. Whoever learns from it, and knows nothing,
+learns to guess: a right answer is no evidence.
 """
 
 from __future__ import annotations
@@ -56,6 +58,8 @@ class Oracle:
     slips: float = 0.0
     checks: int = 0
     """At most so many wrong hits are looked at closely all the same; how many is drawn from 0 to `checks` for each task."""
+    guesses: float = 0.0
+    """Share of the tasks of kinds that need a closer look in which it takes none."""
 
     def reply(self, messages: Sequence[Message]) -> str:
         """The next assistant text."""
@@ -147,8 +151,11 @@ class Oracle:
 
     def _conclude(self, lines: list[str], found: list[Hit], slip: Hit | None = None) -> str:
         """What the hits are good for: an answer, or a closer look at the first that shows what is asked for (or at `slip`)."""
+        cited = [(h.start_s, h.end_s) for h in found]
         if self.task.kind in ("attribute", "first", "count") or not found:
-            return self._answer(lines, self._answer_from_hits(found), [(h.start_s, h.end_s) for h in found])
+            return self._answer(lines, self._answer_from_hits(found), cited)
+        if self._guesses:
+            return self._answer(lines, self.task.answer or "", cited)
         if self.task.kind == "subtitle":
             where = {"start_s": found[0].start_s, "end_s": found[0].end_s}
             return _call(_lines(lines), "search_subtitles", query="", k=self._k, **where)
@@ -171,8 +178,13 @@ class Oracle:
             return []
         return wrong[: random.Random(f"checks-{self.seed}-{self.task.id}").randint(0, self.checks)]
 
+    @property
+    def _guesses(self) -> bool:
+        draw = random.Random(f"guess-{self.seed}-{self.task.id}").random()
+        return self.task.kind in LOOKING and draw < self.guesses
+
     def _slip_target(self, hits: list[Hit]) -> Hit | None:
-        if self.task.kind not in LOOKING or self._checked(hits):
+        if self.task.kind not in LOOKING or self._guesses or self._checked(hits):
             return None
         wrong = self._wrong(hits)
         rng = random.Random(f"slip-{self.seed}-{self.task.id}")

@@ -57,11 +57,12 @@ def _calls(renderer, dream, mask: int) -> int:
     return len(re.findall(r"<tool_call>\n\{", text))
 
 
-@pytest.mark.parametrize("checks", [0, 3])
-def test_the_oracle_is_right_in_nearly_every_dream(renderer, checks):
-    """Real searches miss; what is left of wrong answers comes from there. A thorough teacher is as right as another."""
+@pytest.mark.parametrize("habits", [{}, {"checks": 3}, {"guesses": 1.0}])
+def test_the_oracle_is_right_in_nearly_every_dream(renderer, habits):
+    """Real searches miss; what is left of wrong answers comes from there. A thorough teacher is as right as another, and one
+    that guesses is right because it knows."""
     hits, total = defaultdict(int), defaultdict(int)
-    dreamer = Dreamer(renderer, direct_share=0.0, checks=checks)
+    dreamer = Dreamer(renderer, direct_share=0.0, **habits)
     for seed in range(60):
         tasks = {t.kind: t for t in make_tasks(_cast_of(seed), "dream.mp4", "dream")}
         for dream in dreamer.dreams(seed):
@@ -74,6 +75,13 @@ def test_the_oracle_is_right_in_nearly_every_dream(renderer, checks):
     assert set(total) == {"attribute", "motion", "first", "count", "when", "after", "digit"}
     assert sum(hits.values()) / sum(total.values()) >= 0.95
     assert all(hits[k] / total[k] >= 0.85 for k in total), {k: hits[k] / total[k] for k in total}
+
+
+def test_a_teacher_that_guesses_takes_no_closer_look(renderer):
+    """Nor does it go to a wrong hit on purpose."""
+    dreamer = Dreamer(renderer, direct_share=0.0, slips=1.0, guesses=1.0)
+    asked = [d for seed in range(6) for d in dreamer.dreams(seed) if d.kind in ("motion", "when", "digit", "after")]
+    assert asked and all("temporal_zoom" not in renderer.decode(d.token_ids_T).split("<|im_start|>assistant", 1)[1] for d in asked)
 
 
 def _cast_of(seed: int):

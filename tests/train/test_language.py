@@ -99,7 +99,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(config, collator, tmp_path,
             fresh.model.visual.requires_grad_(False)
             args = argparse.Namespace(
                 out=tmp_path / out, steps=steps, total=4, lr=1e-3, adam_lr=1e-3, dreams=1.0,
-                direct=0.2, checks=0, kinds=KINDS, seed=7,
+                direct=0.2, checks=0, guesses=0.0, kinds=KINDS, seed=7,
                 no_bf16=True,
             )
             train(fresh, collator, [], {"dream": examples[:1]}, args)

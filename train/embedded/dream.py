@@ -101,6 +101,7 @@ class Dreamer:
         direct_share: float = 0.2,
         slips: float = 0.06,
         checks: int = 0,
+        guesses: float = 0.0,
         kinds: Sequence[str] = KINDS,
     ) -> None:
         self.renderer = renderer
@@ -108,7 +109,7 @@ class Dreamer:
         self.rich = any(kind in RICH_KINDS for kind in kinds)
         self.tools: tuple[ToolSpec, ...] = default_toolbox(tools_of(kinds)).specs
         self.direct_share = direct_share
-        self.slips, self.checks = slips, checks
+        self.habits = {"slips": slips, "checks": checks, "guesses": guesses}
 
     def dreams(self, seed: int) -> list[Dream]:
         """An episode for every task of the scene of `seed`."""
@@ -212,8 +213,7 @@ class Dreamer:
     def _episode(self, task: Task, cast: Cast, rng: random.Random) -> Dream:
         direct = rng.random() < self.direct_share
         frames_n = rng.choice((8, 8, 8, 32, 64)) if direct else SKIM_FRAMES
-        how = {"slips": self.slips, "checks": self.checks}
-        oracle = Oracle(task=task, scene=cast.scene, seed=rng.randrange(10**9), tools=not direct, **how)
+        oracle = Oracle(task=task, scene=cast.scene, seed=rng.randrange(10**9), tools=not direct, **self.habits)
         skim = _frames(uniform_times(cast.scene.duration_s, frames_n), cast.scene)
         choices = () if rng.random() < NO_CHOICES else task.choices
         messages = list(first_messages(cast.scene.duration_s, skim, task.question, choices))

@@ -229,6 +229,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--direct", type=float, default=0.2, help="share of the dreamt episodes that have no tools")
     parser.add_argument("--checks", type=int, default=0, help="wrong hits that the dreamt oracle looks at, at most")
     parser.add_argument(
+        "--guesses", type=float, default=0.0, help="share of the dreams that need a closer look in which it takes none"
+    )
+    parser.add_argument(
         "--kinds", type=_kinds, default=KINDS, help="what is dreamt of: seven, all, or names (with the tokenizer made for them)"
     )
     parser.add_argument("--steps", type=int, default=1000)
@@ -271,7 +274,8 @@ def train(
     optimizers = optimisers(model, args.lr, args.adam_lr)
     step = _resume(args.out, model, optimizers)
     crew = Crew.join()
-    dreamer = Dreamer(collator.renderer, direct_share=args.direct, checks=args.checks, kinds=args.kinds)
+    habits = {"direct_share": args.direct, "checks": args.checks, "guesses": args.guesses}
+    dreamer = Dreamer(collator.renderer, kinds=args.kinds, **habits)
     examples = stream(dreamer, recorded, args.dreams, args.seed, crew, step * GROUPS)
     assert GROUPS % crew.size == 0, f"{crew.size} processes cannot share {GROUPS} batches"
     began, tokens, last = time.time(), 0, ""
