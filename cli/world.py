@@ -16,6 +16,9 @@ def make(
     minutes: Annotated[str, typer.Option(help="Minutes of each video; several (10,20,30) are taken in turn.")] = "20",
     seed: Annotated[int, typer.Option(help="The world seed of the first video; the next ones count up.", min=0)] = 0,
     kinds: Annotated[str, typer.Option(help="Kinds of questions: seven, all (ten), or names separated by commas.")] = "seven",
+    draws: Annotated[
+        int, typer.Option(help="Questions of each kind and video, at most: none asks about the same moments again.", min=1)
+    ] = 1,
 ) -> None:
     """Make long videos whose answers are known by construction, with questions of seven kinds (or ten).
 
@@ -28,6 +31,7 @@ def make(
         playhead world make --out world --videos 4 --minutes 20 --seed 1
         playhead world make --out world --videos 40 --minutes 10,14,20,30,12 --seed 6500000
         playhead world make --out rich --videos 8 --kinds where,subtitle,small
+        playhead world make --out small --videos 88 --minutes 10 --kinds small --draws 9
         playhead eval world --data world --out runs/first
 
     `subtitle` and `small` are asked of films that carry subtitles and small digits; the others' questions stay as they are.
@@ -47,7 +51,9 @@ def make(
                 videos,
                 lengths,
                 seed,
+                draws=draws,
                 kinds=parse_kinds(kinds),
+                repeats=False,
                 progress=lambda share, name: bar.update(row, completed=share, description=f"filming {name}"),
             )
         except (ValueError, OSError) as error:

@@ -30,6 +30,7 @@ def make_world(
     progress: Progress | None = None,
     draws: int = 1,
     kinds: Sequence[str] = KINDS,
+    repeats: bool = True,
 ) -> Path:
     """Film `videos` scenes and write their tasks; returns the path of `tasks.jsonl`.
 
@@ -41,6 +42,8 @@ def make_world(
         draws: how many times a question of each kind is drawn for each film.
         kinds: the kinds of questions (`questions.ALL_KINDS` has them all); the first seven are asked of plain films unless one
             that needs rich films is among them.
+        repeats: a later draw may ask about the same moments of a film again, in other words or with other options, which is
+            practice but no new test.
         progress: called with the share done (0 to 1) and the name of the film in work.
 
     Raises:
@@ -59,12 +62,20 @@ def make_world(
         if not path.exists():
             write_film(cast.scene, path, _part(progress, i, videos, path.name))
         video_id = content_hash(path)
-        for draw in range(draws):
-            tasks += make_tasks(cast, name, video_id, draw, kinds)
+        asked = [task for draw in range(draws) for task in make_tasks(cast, name, video_id, draw, kinds)]
+        tasks += asked if repeats else _distinct(asked)
     write_tasks(out / "tasks.jsonl", tasks)
     if progress:
         progress(1.0, "done")
     return out / "tasks.jsonl"
+
+
+def _distinct(tasks: Sequence[Task]) -> list[Task]:
+    """The first of those of one kind about the same moments."""
+    first: dict[object, Task] = {}
+    for task in tasks:
+        first.setdefault((task.kind, task.evidence), task)
+    return list(first.values())
 
 
 def _part(progress: Progress | None, index: int, total: int, name: str) -> Callable[[float], None] | None:
