@@ -18,11 +18,10 @@ Where a box has to be written (a crop to make, a place to cite), it is looked up
 
 `reply(messages)` is a pure function of what was said so far (and of the oracle's seed), so it can stand behind any
 policy. With `slips`, it sometimes looks at a wrong hit first and recovers; `is_slip` tells such turns apart, so that
-nobody is trained to make the mistake. With `checks`, it is more thorough than it need be: it looks closely at hits that
-it has seen to be wrong before it goes on, which costs calls and frames and changes no answer. A policy that learns from
-such a teacher has a habit that reinforcement learning can find out to be useless. With `guesses`, it answers some questions without
-the closer look that they need, from what it knows, as teachers do who are told the answer. Whoever learns from it, and knows nothing,
-learns to guess: a right answer is no evidence.
+nobody is trained to make the mistake. Two bad habits are for reinforcement learning to find out. With `checks` it is more
+thorough than it need be: it looks closely at hits that it has seen to be wrong before it goes on, which costs calls and
+frames and changes no answer. With `guesses` it answers some questions without the closer look that they need, as teachers do
+who are told the answer; whoever learns from it, and is told nothing, learns to guess.
 """
 
 from __future__ import annotations

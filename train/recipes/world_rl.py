@@ -4,11 +4,10 @@
 
 Where `embedded_cpu` demonstrates that the machinery learns, on fourteen questions asked again and again, this makes a better
 model: 1,200 questions about 52 films, hardly any of them asked twice, sampled at temperature 1, the distribution that
-the model is used with. The reward is that of the world: answer, events and seconds really shown, format, minus frames: of two
-right episodes the one that looked at less besides the evidence gets more. The seconds are there because a cost of frames alone takes
-away the closer looks at what proves the answer too (docs/log.md). All questions alike, since
-one that is always answered rightly still teaches what can be left out. The rate falls to nothing, so that the last steps
-settle what the first ones found.
+the model is used with. The reward is that of the world: answer, events and gold seconds really shown, format, minus frames. A
+right answer that nothing was looked at for gets less than one with its evidence, and of two with the same evidence the one that
+looked at less gets more. All questions alike, since one that is always answered rightly still teaches what can be left out. The
+rate falls to nothing, so that the last steps settle what the first ones found.
 """
 
 from __future__ import annotations
