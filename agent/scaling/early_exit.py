@@ -4,7 +4,8 @@ first look.
 There the model answers, and its confidence in that answer decides whether it goes on to reason. Here the first answer is
 any strategy's (by default a glance: the skim's frames and an answer without a thought), and so is what follows. How sure
 it was is the mean probability of all that it said. `early-exit(tools,vote(tools,n=8))` votes only where the plain agent
-was in doubt.
+was in doubt. The first may spend what it would alone; the inner strategy has what it leaves. So under a budget that pays for
+no more than the first answer, that is the answer.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class EarlyExit(Strategy):
         return self.first.least(bench)
 
     async def solve(self, bench: Bench, purse: Purse, seed: int) -> Outcome:
-        with purse.part(2, self.first.least(bench)) as part:
+        with purse.part(1, self.first.least(bench)) as part:
             first = await self.first.solve(bench, part, seed)
         thought = first.trajectory and thought_confidence(first.trajectory)
         sure = (first.answer.confidence if thought is None else thought) or 0.0
@@ -76,6 +77,9 @@ class EarlyExit(Strategy):
         bench.note(self.name, f"{said(first.answer)}, sure {sure:.3f}: " + ("that is enough" if goes else "not enough"))
         if goes:
             return replace(first, why="sure")
+        least = self.inner.least(bench)
+        if first.answer.text != UNKNOWN.text and not purse.affords(least):
+            return replace(first, why="budget", stop=purse.short_of(least))
         try:
             return await self.inner.solve(bench, purse, seed)
         except Spent as spent:

@@ -55,6 +55,19 @@ def test_a_glance_and_the_early_exit(lab, words):
     assert len(lab.asked) == 2 and scaled.answer.text == "green" and lab.asked[1].tools
 
 
+def test_the_early_exit_takes_nothing_from_its_first_answer(lab, words):
+    """Under a budget that pays for one plain run it is that run, however unsure."""
+
+    def reply(request):
+        return words["say"]("green") if request.messages[-1].role == "tool" else words["search"]
+
+    plain = lab.run("tools", reply)
+    tight = Budget(turns=8, frames=plain.usage.frames)
+    scaled = lab.run("early-exit(tools,vote(tools,n=4),sure=1.01)", reply, budget=tight)
+    assert plain.usage.frames > 4 and scaled.usage.frames == plain.usage.frames
+    assert (scaled.answer.text, scaled.why) == ("green", "budget")
+
+
 def test_a_vote_stops_when_it_is_decided(lab, words):
     scaled = lab.run("vote:n=8,weight=none", lambda r: words["say"]("red"))
     assert len(lab.asked) == 5 and scaled.why == "decided"  # 5 of 8 cannot be outvoted
