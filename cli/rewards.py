@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def explain(
     trajectories: Annotated[Path, typer.Argument(help="A file of trajectories.", metavar="TRAJECTORIES.jsonl")],
     rubric: Annotated[
-        str, typer.Option(help="world, answer, longvt, time_r1, video_r1, timesearch or open_o3.")
+        str, typer.Option(help="world, text, answer, longvt, time_r1, video_r1, timesearch or open_o3.")
     ] = "world",
     only: Annotated[str | None, typer.Option("--id", help="Only the episode, or the task, of this id.")] = None,
     limit: Annotated[int, typer.Option(help="At most so many episodes.", min=1)] = 20,
@@ -29,8 +29,9 @@ def explain(
 ) -> None:
     """Print what each reward gives an episode, what it weighs, and their sum; over several episodes, the means too.
 
-    Rewards read the environment's log and the tokens, so a made-up tool response earns nothing. What each one means, with
-    formula and source: docs/rewards.md.
+    A reward that needs what no recorded episode holds (rollouts on shuffled frames, a verdict) is told with what it lacks,
+    and left out. Rewards read the environment's log and the tokens, so a made-up tool response earns nothing. What each
+    one means, with formula and source: docs/rewards.md.
 
     Examples:
 
@@ -83,9 +84,9 @@ def _context(trajectory: Trajectory, progress: float, durations: dict[str, float
 
 
 def _parts(rubric: Rubric, trajectory: Trajectory, context: RewardContext) -> tuple[Part, ...] | None:
-    if rubric.score(trajectory, context).reward_parts is None:
+    if trajectory.error is not None or trajectory.stop_reason.is_error:
         return None
-    return rubric.explain(trajectory, context)
+    return rubric.explain_known(trajectory, context)
 
 
 def _plain(rubric: Rubric, trajectory: Trajectory, parts: tuple[Part, ...] | None) -> dict[str, Any]:
@@ -94,8 +95,9 @@ def _plain(rubric: Rubric, trajectory: Trajectory, parts: tuple[Part, ...] | Non
         "task": trajectory.task.id,
         "rubric": rubric.name,
         "reward": None if parts is None else sum(p.weighted for p in parts),
-        "parts": None if parts is None else {p.name: p.weighted for p in parts},
-        "values": None if parts is None else {p.name: p.value for p in parts},
+        "parts": None if parts is None else {p.name: None if p.lacks else p.weighted for p in parts},
+        "values": None if parts is None else {p.name: None if p.lacks else p.value for p in parts},
+        "lacks": {} if parts is None else {p.name: p.lacks for p in parts if p.lacks},
     }
 
 
@@ -111,7 +113,10 @@ def _table(parts: tuple[Part, ...]) -> Table:
 
     table = Table("part", "value", "weight", "counts", "what it is", box=box.SIMPLE)
     for part in parts:
-        table.add_row(part.name, f"{part.value:.3f}", f"{part.weight:g}", f"{part.weighted:+.3f}", part.means)
+        known = ("-", f"{part.weight:g}", "-", f"not known: {part.lacks}")
+        if part.lacks is None:
+            known = (f"{part.value:.3f}", f"{part.weight:g}", f"{part.weighted:+.3f}", part.means)
+        table.add_row(part.name, *known)
     table.add_row("reward", "", "", f"{sum(p.weighted for p in parts):+.3f}", "", style="bold")
     return table
 

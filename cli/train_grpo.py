@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import UsageProblem, aside, console, quiet_loading
+from .options import aside, console, quiet_loading
 from .train import setting
 
 
@@ -30,7 +30,8 @@ def grpo(
         list[str] | None,
         typer.Option(
             "--set",
-            help="NAME=VALUE of the recipe (reward, frames, observations, by_difficulty) or of TRL's GRPOConfig.",
+            help="NAME=VALUE of the recipe (reward, frames, seconds, observations, by_difficulty, credit, correction, refills) "
+            "or of TRL's GRPOConfig.",
             metavar="NAME=VALUE",
         ),
     ] = None,
@@ -51,15 +52,12 @@ def grpo(
         playhead train grpo --data tasks --out runs/read-text --set reward=text
         playhead train grpo --data tasks --out runs/unmasked --set observations=true
     """
-    from ..train.grpo.run import carry_out, find_recipe
+    from ..train.grpo.run import carry_out, make_recipe
 
     quiet_loading(model)
     given: dict[str, Any] = {"steps": steps, "rate": rate}
     given = {k: v for k, v in given.items() if v is not None} | dict(map(setting, set_ or ()))
-    try:
-        made = find_recipe(recipe)(out, **{"model": model, "seed": seed, **given})
-    except (TypeError, ValueError) as error:
-        raise UsageProblem(f"recipe {recipe}: {error}") from None
+    made = make_recipe(recipe, out, {"model": model, "seed": seed, **given})
     said = aside()
     trainer = carry_out(made, out, data, said.print)
     steps_done = trainer.records.steps

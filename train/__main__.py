@@ -125,7 +125,8 @@ def rl(work: Path, smoke: bool, device: str) -> None:
     from .recipes.world_rl import world_rl
 
     changes = {"steps": 2, "num_generations": 2, "per_device_train_batch_size": 4} if smoke else {}
-    recipe = world_rl(work / "rl", model=str(work / "practice" / "checkpoint"), **changes)
+    # Gold seconds are not paid for: after a teacher that looks where it must, that costs "attribute" and "first" (docs/log.md).
+    recipe = world_rl(work / "rl", model=str(work / "practice" / "checkpoint"), seconds=0.0, **changes)
     recipe = replace(recipe, encoder=f"local-dir:{work / 'openclip'}")
     if smoke:
         recipe = replace(recipe, films=(Films(videos=1, minutes=(5.0,), seed=FILM_SEED, kinds=ALL_KINDS),))

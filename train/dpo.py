@@ -46,6 +46,7 @@ from ..core.codec import to_plain
 from ..core.errors import DataError, ModelError, PlayheadError
 from ..core.frames import FrameStore
 from ..core.trajectory import Trajectory
+from .claim import claim
 from .collate import IGNORED, SampleCollator
 from .curves import save_curves
 from .episodes import FRAMES, Stores, checked_sample
@@ -204,7 +205,8 @@ def train_dpo(run: DPORun, *, resume: bool = True) -> dict[str, Any]:
     """
     check_reporters(run.trainer.get("report_to"))
     made, skipped = _pairs(run, load_renderer(run.init))
-    last = _claim(run, resume)
+    last = last_state(run.state_dir)
+    claim(run.out, _plain(run), begun=last is not None, resume=resume, may_differ=("out", "measure_every", "skip_bad"))
     options = LoadOptions(dtype=run.dtype)  # pyright: ignore[reportArgumentType]
     model, renderer = load_checkpoint(run.init, "cpu", options)
     train, held_out, dropped = _samples(run, made, renderer)
@@ -238,25 +240,6 @@ def _pairs(run: DPORun, renderer: ChatRenderer) -> tuple[Pairs, list[str]]:
 
 def _store(run: DPORun) -> Stores:
     return Stores(tuple(FrameStore((f if f.is_dir() else f.parent) / FRAMES) for f in run.data))
-
-
-def _claim(run: DPORun, resume: bool) -> Path | None:
-    """The state to go on from; a folder with a run of other settings is refused."""
-    last, path, now = last_state(run.state_dir), run.out / "run.json", _plain(run)
-    if last is None:
-        if int(os.environ.get("RANK", "0")) == 0:
-            run.out.mkdir(parents=True, exist_ok=True)
-            _write_json(path, now)
-        return None
-    if not resume:
-        raise DataError(f"{run.out}: holds a run already; choose another --out, or delete it to begin anew")
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    odd = [k for k in now if k not in ("out", "measure_every", "skip_bad") and before.get(k) != now[k]]
-    if odd:
-        raise DataError(
-            f"{run.out}: holds a run with another {odd[0]}; choose another --out, or delete it to begin anew"
-        )
-    return last
 
 
 def _samples(run: DPORun, made: Pairs, renderer: ChatRenderer) -> tuple[list[SamplePair], list[SamplePair], int]:

@@ -10,7 +10,6 @@ is, with the batches that it would have seen.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -29,6 +28,7 @@ from ..agent.renderers.chat import ChatRenderer
 from ..core.errors import DataError, ModelError
 from ..core.tasks import read_tasks
 from .agent_eval import evaluate_agent
+from .claim import claim
 from .collate import SampleCollator
 from .curves import save_curves
 from .episodes import Episodes, read_episodes
@@ -55,7 +55,7 @@ def train_sft(run: SFTRun, *, resume: bool = True) -> dict[str, Any]:
     if run.agent_eval is not None and not read_tasks(run.agent_eval.tasks):
         raise DataError(f"{run.agent_eval.tasks}: no task to evaluate the agent on")
     check_reporters(run.trainer.get("report_to"))
-    _claim(run, resume)
+    claim(run.out, run.plain(), begun=last_state(run.state_dir) is not None, resume=resume, may_differ=("out", "measure_every"))
     model, renderer = _load(run)
     if not run.train_vision:
         _vision(model).requires_grad_(False)
@@ -72,21 +72,6 @@ def last_state(folder: Path) -> Path | None:
     """The newest complete state of a run. `trainer_state.json` is written last, so one that lacks it was cut off."""
     found = [p.parent for p in folder.glob("checkpoint-*/trainer_state.json")]
     return max(found, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
-
-
-def _claim(run: SFTRun, resume: bool) -> None:
-    """Write run.json, or refuse a folder that holds another run."""
-    if resume and last_state(run.state_dir) is not None and (run.out / "run.json").is_file():
-        before, now = json.loads((run.out / "run.json").read_text()), run.plain()
-        odd = [k for k in now if k not in ("out", "measure_every") and before.get(k) != json.loads(json.dumps(now[k]))]
-        if odd:
-            raise DataError(f"{run.out}: holds a run with another {odd[0]}; choose another --out, or delete it to begin anew")
-        return
-    if not resume and last_state(run.state_dir) is not None:
-        raise DataError(f"{run.out}: holds a run already; choose another --out, or delete it to begin anew")
-    if int(os.environ.get("RANK", "0")) == 0:
-        run.out.mkdir(parents=True, exist_ok=True)
-        _write(run.out / "run.json", json.dumps(run.plain(), indent=2) + "\n")
 
 
 def _load(run: SFTRun) -> tuple[Any, ChatRenderer]:
@@ -271,9 +256,3 @@ def _compared(trainer: WeightedSFT) -> dict[str, float]:
             "weights of step %d, and those that the run began with are better", name, before, best, step,
         )  # fmt: skip
     return {"best_step": step, "best_measure": best, "measure_before": before}
-
-
-def _write(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)

@@ -193,7 +193,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("steps", type=int)
     parser.add_argument(
-        "--die-at", type=int, default=0, help="kill this process in the middle of the rollouts of this step"
+        "--die-at", type=int, default=0, help="kill the last process in the middle of the rollouts of this step"
     )
     parser.add_argument("--uneven", action="store_true", help="ranks whose episodes have different numbers of turns")
     parser.add_argument(
@@ -202,7 +202,7 @@ def main() -> None:
     a = parser.parse_args()
     rank = int(os.environ.get("RANK", "0"))
     agent: dict[str, Any] = {"turns": 2 + 2 * rank} if a.uneven else {}
-    if a.die_at:
+    if a.die_at and rank == int(os.environ.get("WORLD_SIZE", "1")) - 1:
         middle = (a.die_at - 1) * 8 + 3
         agent["before"] = lambda number: os.kill(os.getpid(), signal.SIGKILL) if number == middle else None
     how = {"save_strategy": "no"} if a.uneven else {}

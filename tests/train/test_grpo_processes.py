@@ -89,3 +89,18 @@ def test_a_run_killed_in_the_middle_of_its_rollouts_goes_on(checkpoint, tmp_path
     for p, q in zip(*(t.model.parameters() for t in trainers), strict=True):
         assert (p - q).abs().max() < 1e-5
     assert [t.agent.played for t in trainers] == [8, 16], "only the step that was cut was played again"
+
+
+def test_one_of_two_processes_killed_in_its_rollouts_ends_the_run_and_it_goes_on(checkpoint, tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert run(checkpoint, cut, 2, "--die-at", "2", processes=2).code != 0, "the other one does not wait for ever"
+    assert not (cut / "rank0.json").exists() and len(lines(cut)) == 1
+    for out in (cut, whole):
+        done = run(checkpoint, out, 2, processes=2)
+        assert done.code == 0, done.said
+    resumed, straight = reports(cut), reports(whole)
+    assert [r["played"] for r in resumed] == [8, 8] and [r["played"] for r in straight] == [16, 16]
+    assert resumed[0]["sum"] == pytest.approx(straight[0]["sum"], abs=1e-5)
+    for a, b in zip(lines(cut), lines(whole), strict=True):
+        for name in ("reward", "loss"):
+            assert a[name] == pytest.approx(b[name], abs=1e-5, rel=0), name

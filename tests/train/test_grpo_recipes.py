@@ -61,3 +61,72 @@ def test_films_that_are_lacking_are_made(tmp_path):
     assert (tmp_path / "11" / "videos" / "world-11-240s.mp4").is_file()
     with pytest.raises(DataError, match="held out"):
         replace(films, seed=7_000_000)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"beta": "abc"}, "beta='abc': input should be a valid number"),
+        ({"frames": "abc"}, "frames='abc': input should be a valid number"),
+        ({"num_generations": 2.5}, "num_generations=2.5: input should be a valid integer"),
+        ({"temperature": "hot"}, "temperature='hot'"),
+        ({"temperature": 0}, "temperature=0.0: must be above 0"),
+        ({"loss_type": "foo"}, "loss_type='foo': take one of grpo"),
+        ({"refills": -1}, "refills=-1: must be 0 or more"),
+        ({"correction": "some"}, "take one of none, token, sequence, clip"),
+        ({"nonsense": 1}, "nonsense"),
+    ],
+)
+def test_values_that_a_recipe_cannot_have_are_named_before_anything_is_made(tmp_path, capsys, given, said):
+    from playhead.cli.app import run
+
+    (name, value), *_ = given.items()
+    out = tmp_path / "run"
+    assert run(["train", "grpo", "--recipe", "world_rl", "--out", str(out), "--set", f"{name}={value}"]) == 2
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == 1 and not out.exists()
+
+
+def test_the_command_line_reaches_the_variants(tmp_path):
+    from playhead.train.grpo.advantages import Scale
+    from playhead.train.grpo.plan import Correction
+    from playhead.train.grpo.run import make_recipe
+
+    given = {"scale_rewards": "none", "credit": 0.5, "correction": "token", "refills": 2, "beta": 0, "model": "m", "seed": 1}
+    plan = make_recipe("world_rl", tmp_path, given).plan
+    assert plan.scale is Scale.NONE and plan.correction is Correction.TOKEN and plan.refills == 2
+    assert plan.credit is not None and plan.credit.weight == 0.5 and plan.args.beta == 0.0
+    assert make_recipe("embedded_cpu", tmp_path, {}).plan.scale is Scale.GROUP
+
+
+def test_a_folder_that_holds_another_run_is_refused(tmp_path):
+    from playhead.train.claim import claim
+    from playhead.train.grpo.run import _told, make_recipe
+
+    told = _told(make_recipe("world_rl", tmp_path, {"model": "a"}), None)
+    claim(tmp_path, told, begun=False)
+    longer = _told(make_recipe("world_rl", tmp_path, {"model": "a", "steps": 99, "save_steps": 5}), None)
+    claim(tmp_path, longer, begun=True)
+    for given, said in (({"model": "b"}, "another model"), ({"model": "a", "frames": 0}, "another reward")):
+        with pytest.raises(DataError, match=said):
+            claim(tmp_path, _told(make_recipe("world_rl", tmp_path, given), None), begun=True)
+    with pytest.raises(DataError, match="another data"):
+        claim(tmp_path, _told(make_recipe("world_rl", tmp_path, {"model": "a"}), tmp_path), begun=True)
+    with pytest.raises(DataError, match="holds a run already"):
+        claim(tmp_path, told, begun=True, resume=False)
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(DataError, match="does not say which run it is of"):
+        claim(tmp_path, told, begun=True)
+
+
+def test_make_model_ends_as_the_model_that_ships_did(tmp_path, monkeypatch):
+    """Gold seconds are not paid for."""
+    from playhead.train import __main__ as stages
+    from playhead.train.grpo import run
+
+    seen = []
+    monkeypatch.setattr(run, "carry_out", lambda recipe, out: seen.append(recipe))
+    stages.rl(tmp_path, smoke=False, device="cpu")
+    (recipe,) = seen
+    assert [p.reward.name for p in recipe.plan.rubric.parts] == ["answer", "evidence_events", "format", "cost_frames"]
+    assert recipe.model == str(tmp_path / "practice" / "checkpoint") and recipe.encoder == f"local-dir:{tmp_path / 'openclip'}"

@@ -15,7 +15,7 @@ from playhead.core.box import Box
 from playhead.core.clip import Clip
 from playhead.core.nouns import Answer, StopReason, Task
 from playhead.core.scoring import temporal_iou
-from playhead.core.trajectory import Trajectory, write_trajectories
+from playhead.core.trajectory import Trajectory, read_trajectories, write_trajectories
 from playhead.train.rewards import RUBRICS, Contrast, RewardContext, RewardError, Rubric, world_rubric
 from playhead.train.rewards.answer import AnswerReward, OpenText
 from playhead.train.rewards.contrast import contrast_of
@@ -363,10 +363,25 @@ def test_explain_prints_the_parts(recorded: Path, capsys: pytest.CaptureFixture[
     assert said["parts"]["answer"] == 0.0 and said["reward"] == pytest.approx(sum(said["parts"].values()))
 
 
+@pytest.mark.parametrize(
+    ("rubric", "part", "lacks"),
+    [("timesearch", "completeness", "needs a verifier"), ("video_r1", "temporal_contrast", "shuffled")],
+)
+def test_explain_tells_what_no_recorded_episode_holds(recorded, capsys, rubric: str, part: str, lacks: str) -> None:
+    assert run(["rewards", "explain", str(recorded), "--rubric", rubric]) == 0
+    assert "not known" in capsys.readouterr().out
+    assert run(["rewards", "explain", str(recorded), "--rubric", rubric, "--id", "motion-1", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    (name,) = [n for n in said["lacks"] if part in n]
+    assert lacks in said["lacks"][name] and said["parts"][name] is None
+    assert said["reward"] == pytest.approx(sum(v for v in said["parts"].values() if v is not None))
+    with pytest.raises(RewardError, match="reward "):  # training does not go on without it
+        RUBRICS[rubric]().score(next(read_trajectories(recorded)))
+
+
 def test_explain_says_what_it_misses_in_one_line(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for args, says in (
         (["--rubric", "nonsense"], "take one of world"),
-        (["--rubric", "timesearch"], "completeness needs a verifier"),
         (["--id", "nobody"], "no episode of id 'nobody'"),
     ):
         assert run(["rewards", "explain", str(recorded), *args]) == 2

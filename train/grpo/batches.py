@@ -10,8 +10,8 @@ sample by sample, and the names that TRL's loss reads are views of it:
     completion_mask * tool_mask                      1 on what is trained on: what the policy sampled, and that alone
     advantages (B, T-1)                              by token, so that turns can have credit of their own
 
-Rows may be split unevenly. Losses that divide by the rows of a batch are put right by a factor on the advantages, so
-that the mean over a step is over its rows, wherever they lie (`row_factor`).
+Rows may be split unevenly. Losses that divide by the rows of a batch are put right by a factor on the whole loss, its KL
+and entropy terms too, so that the mean over a step is over its rows, wherever they lie (`row_factor`).
 
 `observations=True` is for an ablation: all that stands behind the first sampled token is trained on, as if the policy
 had said what the tools said (image placeholders never are).
@@ -55,6 +55,8 @@ class Batch:
     logprobs_BT: Tensor
     """(B, T) float32: what the sampler said, 0 elsewhere."""
     advantages_BT: Tensor
+    factor: float = 1.0
+    """On the loss of this batch (`row_factor`)."""
 
     def to(self, device: torch.device) -> Batch:
         moved = send_to_device(self.model, device)  # features of frames lie in containers
@@ -137,7 +139,7 @@ def make_batch(
     teaches: bool = True,
     observations: bool = False,
 ) -> Batch:
-    """Collate; `factor` is put on the advantages. One that does not teach goes through the model with nothing to learn: a
+    """Collate; `factor` is for the loss. One that does not teach goes through the model with nothing to learn: a
     process that has no samples left must make as many passes as the others.
 
     Raises:
@@ -152,7 +154,7 @@ def make_batch(
         sampled[row, :n] = torch.tensor(sample.loss_mask_T, dtype=torch.bool)
         trained[row, :n] = torch.tensor(_trained(sample, collator.renderer.image_token_id, observations))
         logprobs[row, :n] = torch.tensor(sample.logprobs_T)
-        advantages[row, :n] = torch.tensor(sample.advantages_T) * factor
+        advantages[row, :n] = torch.tensor(sample.advantages_T)
     sampled[:, 0] = trained[:, 0] = False  # nothing stands before it
     model = {k: v for k, v in inputs.items() if k not in NOT_FOR_THE_MODEL}
     return Batch(
@@ -162,6 +164,7 @@ def make_batch(
         trained_BT=trained,
         logprobs_BT=logprobs,
         advantages_BT=advantages,
+        factor=factor,
     )
 
 

@@ -32,7 +32,6 @@ from .batches import Batch, make_batch, row_factor, samples_with_advantages, spl
 from .crew import Crew
 from .curriculum import Curriculum
 from .figures import Tally, knows
-from .guards import RunStopped
 from .plan import Plan
 
 
@@ -47,6 +46,7 @@ class Round:
     trajectories: list[Trajectory] = field(default_factory=list)
     """All sound ones, for looking at."""
     failures: list[Failure] = field(default_factory=list)
+    """Of all processes."""
 
 
 class Collector:
@@ -67,11 +67,8 @@ class Collector:
         self._spare: TrainingSample | None = None
 
     def collect(self, step: int, progress: float) -> Round:
-        """The batches of `step`; `progress` in [0, 1] says how far the run is.
-
-        Raises:
-            RunStopped: no process has a single rollout to show.
-        """
+        """The batches of `step`, none where no process has ever had a rollout to show; `progress` in [0, 1] says how far the
+        run is."""
         kept: list[Group] = []
         everything: list[Group] = []
         tally, asked = Tally(), self.plan.groups * self.crew.size
@@ -94,7 +91,7 @@ class Collector:
             items=items,
             figures=sum(tallies[1:], tallies[0]).figures(),
             trajectories=[t for g in everything for t in g.trajectories],
-            failures=[f for g in everything for f in g.failures],
+            failures=[f for theirs in self.crew.all([f for g in everything for f in g.failures]) for f in theirs],
         )
 
     def _play(self, asked: int, step: int, progress: float, tally: Tally) -> list[Group]:
@@ -164,6 +161,8 @@ class Collector:
         groups = [g.trajectories for g in kept]
         samples = samples_with_advantages(groups, renderer, plan.scale, batch_std=spread, credit=plan.credit)
         spare = self._spare_sample(samples, everything)
+        if spare is None:
+            return [], 0.0
         observations, image = plan.observations, renderer.image_token_id
         counts = crew.all((len(samples), trained_tokens(samples, image, observations=observations)))
         rows, items = sum(n for n, _ in counts), sum(n for _, n in counts)
@@ -175,8 +174,9 @@ class Collector:
             batches.append(make_batch(part or [spare], self.collator, factor, **how))
         return batches, float(items)
 
-    def _spare_sample(self, samples: Sequence[TrainingSample], everything: Sequence[Group]) -> TrainingSample:
-        """A sample that can go through the model where a process has none: short, with frames, from here or from another."""
+    def _spare_sample(self, samples: Sequence[TrainingSample], everything: Sequence[Group]) -> TrainingSample | None:
+        """A sample that can go through the model where a process has none: short, with frames, from here or from another;
+        None where all of them never had one."""
         if samples:
             self._spare = min(samples, key=lambda s: len(s.token_ids_T))
         elif self._spare is None:
@@ -184,12 +184,7 @@ class Collector:
             made = samples_with_advantages(found[:1], self.collator.renderer, self.plan.scale, batch_std=0.0)
             self._spare = made[0] if made else None
         offered = [s for s in self.crew.all(self._spare) if s is not None]
-        if not offered:
-            errors = [f.error for g in everything for f in g.failures]
-            raise RunStopped(
-                f"all {len(errors)} rollouts of this step failed; the first: {errors[0] if errors else 'none ran'}"
-            )
-        return self._spare or offered[0]
+        return self._spare or next(iter(offered), None)
 
 
 def _share_right(group: Group) -> float | None:

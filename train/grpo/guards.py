@@ -86,10 +86,18 @@ class Guards:
         if not math.isfinite(norm):
             raise RunStopped(f"step {step}: the gradient is not a number; nothing was updated. Lower the learning rate")
 
-    def after_rollouts(self, step: int, figures: Mapping[str, float]) -> None:
-        """Raises: RunStopped: nothing came back, or the policy lost its tools or its format."""
+    def after_rollouts(self, step: int, figures: Mapping[str, float], error: str = "") -> None:
+        """
+        Args:
+            error: of the first rollout that failed.
+
+        Raises:
+            RunStopped: nothing came back, or the policy lost its tools or its format.
+        """
         if not figures.get("rollouts/sound", 0):
-            raise RunStopped(f"step {step}: all rollouts failed; failures.jsonl in the run's folder has their errors")
+            raise RunStopped(
+                f"step {step}: all rollouts failed; failures.jsonl in the run's folder has their errors, the first: {error}"
+            )
         for name in self._first:
             value = figures.get(name, 0.0)
             if len(self._first[name]) < self.limits.patience:

@@ -2,14 +2,15 @@
 
 What TRL has a field for stays in TRL's own `GRPOConfig` (`args`): rate, clipping (`epsilon`, `epsilon_high`), `beta`
 (KL to the first policy), `loss_type` (grpo, dr_grpo, dapo, cispo, ...), `importance_sampling_level` ("sequence" is
-GSPO), `num_generations` (the size of a group), batch sizes, how often it saves. What TRL knows nothing of stands
-here.
+GSPO), `scale_rewards` (what advantages are divided by), `num_generations` (the size of a group), batch sizes, how often it
+saves. What TRL knows nothing of stands here.
 
 A step takes `per_device_train_batch_size * steps_per_generation` rollouts on every process, in whole groups.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,10 @@ from .guards import Limits
 
 if TYPE_CHECKING:
     from trl.trainer.grpo_config import GRPOConfig
+
+
+LOSSES = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo")
+LEVELS = ("token", "sequence")
 
 
 class PlanError(PlayheadError):
@@ -52,8 +57,6 @@ class Plan:
 
     args: GRPOConfig
     rubric: Rubric
-    scale: Scale = Scale.GROUP
-    """Of advantages; TRL's `scale_rewards` is not looked at."""
     credit: TurnCredit | None = None
     """Credit by turns; None: all tokens of a rollout share one advantage."""
     keep_without_signal: bool = False
@@ -84,6 +87,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         a = self.args
+        _check_names(a)
+        self._check_numbers()
         if a.mask_truncated_completions:
             raise PlanError(
                 "mask_truncated_completions must stay False: with frames of different sizes TRL then gives wrong positions to "
@@ -118,6 +123,21 @@ class Plan:
                 "use_vllm is TRL's own way of generating; for rollouts on a vLLM server see train/grpo/server.py"
             )
 
+    def _check_numbers(self) -> None:
+        least = {"refills": 0, "shuffled": 0, "without_tools": 0, "samples": 0, "at_once": 1, "sample_every": 1}
+        for name, limit in least.items():
+            if getattr(self, name) < limit:
+                raise PlanError(f"{name}={getattr(self, name)}: must be {limit} or more")
+        above = {"temperature": self.args.temperature, "correction_cap": self.correction_cap}
+        for name, value in (above | {"rollout_limit_s": self.rollout_limit_s}).items():
+            if not 0 < value < math.inf:
+                raise PlanError(f"{name}={value}: must be above 0")
+
+    @property
+    def scale(self) -> Scale:
+        """What advantages are divided by."""
+        return Scale(self.args.scale_rewards)
+
     @property
     def steps_per_generation(self) -> int:
         return int(self.args.steps_per_generation or self.args.gradient_accumulation_steps)
@@ -130,6 +150,18 @@ class Plan:
     def groups(self) -> int:
         """Groups of a step on each process."""
         return self.args.per_device_train_batch_size * self.steps_per_generation // self.group_size
+
+
+def _check_names(args: GRPOConfig) -> None:
+    """What TRL finds out only in the first loss."""
+    for name, known in (
+        ("loss_type", LOSSES),
+        ("importance_sampling_level", LEVELS),
+        ("scale_rewards", tuple(scale.value for scale in Scale)),
+    ):
+        value = getattr(args, name)
+        if value not in known:
+            raise PlanError(f"{name}={value!r}: take one of {', '.join(known)}")
 
 
 def _cuts(args: GRPOConfig) -> list[tuple[str, Any, tuple[Any, ...]]]:

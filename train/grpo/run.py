@@ -10,8 +10,8 @@ is an ordinary checkpoint folder: `playhead ask VIDEO QUESTION --model OUT/final
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +20,14 @@ from ...agent.embedded import EMBEDDED
 from ...agent.profile import Profile, save_profile
 from ...agent.video_agent import VideoAgent
 from ...core.budget import Budget
+from ...core.codec import to_plain
 from ...core.errors import DataError
 from ...core.nouns import Task
 from ...core.tasks import read_tasks
 from ...world.questions import KINDS
 from ...world.script import HELD_OUT_SEED
+from ..claim import claim
+from ..typed import typed
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -32,6 +35,12 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 FILMS_DONE = "tasks.jsonl"
+TOLD = (
+    "seed", "learning_rate", "lr_scheduler_type", "warmup_steps", "max_grad_norm", "adam_beta2", "num_generations",
+    "per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation", "num_iterations", "loss_type",
+    "importance_sampling_level", "scale_rewards", "epsilon", "epsilon_high", "beta", "temperature",
+)  # fmt: skip
+"""Fields of TRL's config that make a run another one."""
 RECIPES = {"embedded_cpu": ("embedded_grpo", "embedded_cpu"), "world_rl": ("world_rl", "world_rl")}
 """By name: the module in `train/recipes`, and the function that gives a `Recipe` from the run's folder."""
 
@@ -81,6 +90,22 @@ def find_recipe(name: str) -> Callable[..., Recipe]:
     return getattr(import_module(f"..recipes.{module}", __package__), function)
 
 
+def make_recipe(name: str, out: Path, given: Mapping[str, Any]) -> Recipe:
+    """The recipe of that name with values in words.
+
+    Raises:
+        DataError: there is none, or a value that it cannot have; it is named.
+        PlanError: values that do not go together.
+    """
+    from trl.trainer.grpo_config import GRPOConfig
+
+    make, base = find_recipe(name), find_recipe("embedded_cpu")
+    try:
+        return make(out, **typed(given, GRPOConfig, base, make))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"recipe {name}: {error}") from None
+
+
 def carry_out(recipe: Recipe, out: Path, data: Path | None = None, say: Say = print) -> AgentGRPOTrainer:
     """Train; returns the trainer, whose weights lie in `out`/final.
 
@@ -89,10 +114,13 @@ def carry_out(recipe: Recipe, out: Path, data: Path | None = None, say: Say = pr
 
     Raises:
         RunStopped: a guard stopped it.
-        DataError, ModelError: data or model are not usable.
+        DataError, ModelError: data or model are not usable, or `out` holds another run.
     """
+    from .records import last_checkpoint
     from .trainer import AgentGRPOTrainer
     from .weights import Replica, SameModule
+
+    claim(out, _told(recipe, data), begun=last_checkpoint(out) is not None)
 
     tasks = training_tasks(recipe.films, out / "films", data, say)
     agent, trained, sharded = _agent(recipe, tasks)
@@ -108,6 +136,22 @@ def carry_out(recipe: Recipe, out: Path, data: Path | None = None, say: Say = pr
     trainer.train()
     _save(trainer, recipe, out / "final", agent.profile)
     return trainer
+
+
+def _told(recipe: Recipe, data: Path | None) -> dict[str, Any]:
+    """What makes a run the one it is, as plain JSON; how long it goes on and how often it saves are not of it."""
+    plan = recipe.plan
+    switches = {f.name: to_plain(getattr(plan, f.name)) for f in fields(plan) if f.name not in ("args", "rubric", "judge")}
+    return {
+        "model": recipe.model,
+        "data": None if data is None else str(data),
+        "films": [] if data is not None else to_plain(recipe.films),
+        "encoder": recipe.encoder,
+        "train_vision": recipe.train_vision,
+        **{name: to_plain(getattr(plan.args, name)) for name in TOLD},
+        "reward": {part.reward.name: part.weight for part in plan.rubric.parts},
+        **switches,
+    }
 
 
 def training_tasks(films: Sequence[Films], folder: Path, data: Path | None, say: Say) -> list[Task]:
@@ -186,6 +230,10 @@ def _collator(agent: VideoAgent, features: Any) -> Any:
 
 def _save(trainer: AgentGRPOTrainer, recipe: Recipe, folder: Path, profile: Profile) -> None:
     """Weights, processor and profile: what `VideoAgent(folder)` needs."""
+    if trainer.is_fsdp_enabled:  # checkpoints may be in shards, what ships is whole
+        plugin = trainer.accelerator.state.fsdp_plugin
+        assert plugin is not None
+        plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model(str(folder))
     if trainer.accelerator.is_main_process:
         save_profile(profile, folder)

@@ -138,7 +138,7 @@ class AgentGRPOTrainer(GRPOTrainer):
             progress = min(1.0, self.state.global_step / max(1, self.state.max_steps))
             found = self.collector.collect(step, progress)
             self.records.rollouts(step, found)
-            self.guards.after_rollouts(step, found.figures)
+            self.guards.after_rollouts(step, found.figures, found.failures[0].error if found.failures else "none ran")
             batches = [self._finished(batch.to(self.accelerator.device), found) for batch in found.batches]
         finally:
             model.train()
@@ -200,7 +200,7 @@ class AgentGRPOTrainer(GRPOTrainer):
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         self._running = inputs["batch"]
         try:
-            loss = super()._compute_loss(model, inputs)
+            loss = super()._compute_loss(model, inputs) * inputs["batch"].factor
             self._check(loss.detach(), inputs)
         finally:
             self._running = None

@@ -28,9 +28,9 @@ from typing import Any
 
 from ...core.budget import Budget
 from ...core.errors import DataError
-from ..grpo.advantages import Scale
+from ..grpo.advantages import TurnCredit
 from ..grpo.curriculum import CurriculumOptions
-from ..grpo.plan import Plan
+from ..grpo.plan import Correction, Plan
 from ..grpo.run import Films, Recipe
 from ..rewards.rubrics import text_rubric, world_rubric
 
@@ -51,6 +51,9 @@ def embedded_cpu(
     seconds: float = 0.0,
     observations: bool = False,
     by_difficulty: bool = False,
+    credit: float = 0.0,
+    correction: str = "none",
+    refills: int = 0,
     **args: Any,
 ) -> Recipe:
     """Four groups of eight rollouts a step.
@@ -67,13 +70,19 @@ def embedded_cpu(
         observations: train on tools' words too (an ablation).
         by_difficulty: ask oftener what is neither always right nor always wrong. False: all tasks alike, since a curve
             over tasks that grow harder would hide what was learnt.
+        credit: weight of credit by turns (`TurnCredit`); 0: all tokens of a rollout share one advantage.
+        correction: what is done about a sampler that differs from the trainer: none, token, sequence or clip.
+        refills: so many times a step, groups without signal are replaced by new ones (DAPO's dynamic sampling, bounded).
         args: fields of TRL's `GRPOConfig`, in place of those below.
 
     Raises:
-        DataError: no reward of that name.
+        DataError: no reward or correction of that name.
+        PlanError: options that do not go together.
     """
     if reward not in REWARDS:
         raise DataError(f"reward={reward!r}: take one of {', '.join(REWARDS)}")
+    if correction not in (known := [c.value for c in Correction]):
+        raise DataError(f"correction={correction!r}: take one of {', '.join(known)}")
     from trl.trainer.grpo_config import GRPOConfig
 
     usual: dict[str, Any] = dict(
@@ -105,7 +114,9 @@ def embedded_cpu(
         args=GRPOConfig(**{**usual, **args}),
         rubric=REWARDS[reward](frames=frames, seconds=seconds),
         observations=observations,
-        scale=Scale.GROUP,
+        credit=TurnCredit(weight=credit) if credit else None,
+        correction=Correction(correction),
+        refills=refills,
         curriculum=CurriculumOptions(by_difficulty=by_difficulty),
     )
     return Recipe(

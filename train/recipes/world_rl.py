@@ -26,15 +26,13 @@ FILMS = (
 )
 
 
-def world_rl(out: Path, *, steps: int = 75, refills: int = 0, **changes: Any) -> Recipe:
+def world_rl(out: Path, *, steps: int = 75, **changes: Any) -> Recipe:
     """32 rollouts a step, in groups of eight.
 
     Args:
         out: the run's folder.
         steps: updates of the weights.
-        refills: so many times a step, groups without signal are replaced by new ones (DAPO's dynamic sampling, bounded).
         changes: of `embedded_cpu`.
     """
     usual = {"rate": 1e-4, "lr_scheduler_type": "linear", "frames": 0.3, "seconds": 0.25, "temperature": 1.0}
-    base = embedded_cpu(out, steps=steps, **{**usual, **changes})
-    return replace(base, plan=replace(base.plan, refills=refills), films=FILMS)
+    return replace(embedded_cpu(out, steps=steps, **{**usual, **changes}), films=FILMS)

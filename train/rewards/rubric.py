@@ -36,6 +36,8 @@ class Part:
     weight: float
     means: str
     """What the reward is, in a sentence."""
+    lacks: str | None = None
+    """What it would have needed to have a value; it then counts as 0."""
 
     @property
     def weighted(self) -> float:
@@ -74,6 +76,10 @@ class Rubric:
         """
         return tuple(_part(weighted, trajectory, context) for weighted in self.parts)
 
+    def explain_known(self, trajectory: Trajectory, context: RewardContext) -> tuple[Part, ...]:
+        """As `explain`, for reading: what cannot be told from a recorded episode (rollouts beside it, a verdict) is said."""
+        return tuple(_part_or_lack(weighted, trajectory, context) for weighted in self.parts)
+
     def score(self, trajectory: Trajectory, context: RewardContext | None = None) -> Trajectory:
         """The trajectory with its `reward_parts` filled; one that ended in an error comes back unscored.
 
@@ -96,6 +102,14 @@ def _part(weighted: Weighted, trajectory: Trajectory, context: RewardContext) ->
     if not math.isfinite(value):
         raise RewardError(f"{where}: it came to {value}, which is no reward")
     return Part(name=reward.name, value=value, weight=weighted.weight, means=_first_sentence(reward))
+
+
+def _part_or_lack(weighted: Weighted, trajectory: Trajectory, context: RewardContext) -> Part:
+    try:
+        return _part(weighted, trajectory, context)
+    except RewardError as error:
+        said, reward = str(error).rpartition(f"reward {weighted.reward.name}: ")[2], weighted.reward
+        return Part(name=reward.name, value=0.0, weight=weighted.weight, means=_first_sentence(reward), lacks=said)
 
 
 def _first_sentence(reward: Reward) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ....agent.renderers.chat import ChatRenderer, PixelSource
+from ....core.errors import ModelError
 from ....core.nouns import Completion, FinishReason
 from ....core.policy import GenerateRequest
 
@@ -17,10 +18,11 @@ class VerlPolicy:
 
     Args:
         manager: has `await generate(request_id=, prompt_ids=, sampling_params=, image_data=)`, whose result has
-            `token_ids` and
-            `log_probs`. A request id keeps the turns of an episode on one server.
+            `token_ids`, `log_probs` and `extra_fields`. A request id keeps the turns of an episode on one server.
         renderer: of the trained checkpoint.
         sampling_params: verl's own, sent with every request.
+
+    `versions` are those of the weights that said something so far, as verl counts them: its trainer asks how old an episode is.
     """
 
     exact = True
@@ -31,6 +33,7 @@ class VerlPolicy:
     ) -> None:
         self._manager, self.renderer, self.store = manager, renderer, store
         self._sampling = dict(sampling_params)
+        self.versions: set[int] = set()
 
     async def generate(self, requests: Sequence[GenerateRequest]) -> list[Completion]:
         return list(await asyncio.gather(*(self._one(r) for r in requests)))
@@ -66,6 +69,10 @@ class VerlPolicy:
             sampling_params={**self._sampling, "max_tokens": request.sampling.max_tokens},
             image_data=images,
         )
+        if not set(out.token_ids).isdisjoint(self.renderer.suppressed_token_ids):
+            raise ModelError("it sampled an image placeholder, and there is no frame behind that")
+        told = (out.extra_fields.get(f"{end}_global_steps") for end in ("min", "max"))
+        self.versions.update(version for version in told if version is not None)
         return tuple(out.token_ids), tuple(out.log_probs or ())
 
     def forget(self, session: str) -> None:
