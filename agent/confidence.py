@@ -28,9 +28,9 @@ def answer_confidence(completion: Completion, policy: Policy, said: str | None =
     """Geometric mean probability of the answer's tokens; None without log-probs, or where the answer is not found.
 
     Args:
-        said: the answer where the completion opens with it (a forced one); None for the inside of `<answer>`.
+        said: the answer, where the completion may open with it (a forced one) instead of writing `<answer>`.
     """
-    span = _answer_span(completion.text) if said is None else _span_of(completion.text, said)
+    span = _answer_span(completion.text) or _span_of(completion.text, said or "")
     if span is None:
         return None
     return mean_probability(token_span(completion, policy, *span))

@@ -69,6 +69,13 @@ def _next(state: State) -> str:
     return "act" if turns[-1].tool_calls else "answer"
 
 
+def cut_short(state: State) -> dict[str, Any]:
+    """The state of an episode that was cancelled; a call of the policy that was under way is counted."""
+    begun = bool(state["turns"] or state["pending"].token_ids)
+    calling = begun and _next(state) in ("think", "answer")
+    return {**state, "stop": StopReason.TIMEOUT, "usage": spend(state["usage"], model_calls=int(calling))}
+
+
 def _node(step: Callable[[State, Episode, Emit], Awaitable[dict[str, Any]]]) -> Callable[..., Awaitable[Command[Any]]]:
     """A step as a node: its time is counted, its failure becomes data, and it says where to go on (a conditional edge would
     be another runnable, which reads the state again)."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 async def streamed(graph: Any, episode: Episode, start: Any, *, saved: bool, listening: bool) -> AsyncIterator[Any]:
-    """Events of the graph, with its last state (a dict) at the end; goes on from a checkpoint where there is one."""
+    """Events of the graph, and its state (a dict) after every node; goes on from a checkpoint where there is one."""
     # The recursion limit counts nodes; our own limits end an episode long before.
     config = {"configurable": {"thread_id": episode.run_id}, "recursion_limit": 100_000}
     task, seed = start["task"], start["seed"]
@@ -28,15 +28,10 @@ async def streamed(graph: Any, episode: Episode, start: Any, *, saved: bool, lis
                 yield snapshot.values
                 return
             start = None
-    state: dict[str, Any] = {}
     how = {"durability": "sync"} if saved else {}
     modes = ["custom", "values"] if listening else ["values"]  # what is streamed wakes the loop each time
-    async for mode, chunk in graph.astream(start, config, context=episode, stream_mode=modes, **how):
-        if mode == "custom":
-            yield chunk
-        else:
-            state = chunk
-    yield state
+    async for _, chunk in graph.astream(start, config, context=episode, stream_mode=modes, **how):
+        yield chunk
 
 
 async def indexing(desk: Desk) -> AsyncIterator[Event]:

@@ -19,13 +19,13 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..core.budget import Budget, Usage
 from ..core.errors import DataError, ModelError, PlayheadError
 from ..core.home import cache_dir
 from ..core.nouns import Answer, StopReason, Task
-from ..core.policy import Policy
+from ..core.policy import Policy, Sampling
 from ..core.trajectory import Trajectory, new_id
 from ..core.video import Video
 from ..tools.contract import Tool
@@ -40,7 +40,7 @@ from .streaming import indexing, streamed
 
 if TYPE_CHECKING:
     from ..memory.encoder import Encoder
-    from .episode import Episode
+    from .episode import Episode, State
     from .policies.loading import LoadOptions
     from .scaling.strategy import Scaled, Strategy
 
@@ -95,7 +95,7 @@ class VideoAgent:
     Raises:
         ModelError: the model cannot be had.
         DataError: the notebook cannot be opened.
-        ValueError: a tool of an unknown name.
+        ValueError: a tool of an unknown name, or a `top_p` that is no share.
     """
 
     def __init__(
@@ -118,6 +118,7 @@ class VideoAgent:
         notebook: bool | Path = False,
         report: Callable[[str], None] | None = None,
     ) -> None:
+        Sampling(top_p=top_p)  # refused here, not in the middle of an episode
         home = cache_dir() if home is None else home
         self.policy, self.store, own = open_policy(model, frames or home / "frames", device, load)
         self.profile = profile or own
@@ -191,27 +192,36 @@ class VideoAgent:
         run_id: str | None = None,
         group_id: str = "",
         manner: Manner | None = None,
+        cut: Callable[[Trajectory], object] | None = None,
     ) -> Trajectory:
         """One episode as data. Whatever fails (the file, a tool, the policy) is on the trajectory, with stop reason ERROR.
 
         Args:
             manner: how this episode differs from the agent's usual one.
+            cut: gets the episode as far as it went, with stop reason TIMEOUT, where it is cancelled.
 
         Raises:
             DataError: `run_id` is the id of a saved run of another task.
         """
-        run_id, seed = run_id or new_id(), self.seed if seed is None else seed
+        run_id, seed, manner = run_id or new_id(), self.seed if seed is None else seed, manner or Manner()
         trajectory: Trajectory | None = None
+        state: dict[str, Any] = {}
         try:
             desk = await asyncio.to_thread(self.shelf.desk, task.video)
-            async for event in self._events(task, desk, run_id, seed, group_id, manner or Manner(), listening=False):
+            async for event in self._events(task, desk, run_id, seed, group_id, manner, state, listening=False):
                 if isinstance(event, Finished):
                     trajectory = event.trajectory
+        except asyncio.CancelledError:
+            if cut is not None and state:
+                from .graph import cut_short
+
+                cut(self._trajectory(task, run_id, seed, group_id, cut_short(cast("State", state)), manner))
+            raise
         except DataError:
             raise
         except PlayheadError as error:
             failed = {"stop": StopReason.ERROR, "error": str(error)}
-            return self._trajectory(task, run_id, seed, group_id, failed, manner or Manner())
+            return self._trajectory(task, run_id, seed, group_id, failed, manner)
         assert trajectory is not None, "an episode always finishes"
         return trajectory
 
@@ -238,9 +248,11 @@ class VideoAgent:
         seed: int,
         group_id: str,
         manner: Manner,
+        state: dict[str, Any] | None = None,
         *,
         listening: bool = True,
     ) -> AsyncIterator[Event]:
+        """`state` is filled with that of the episode as it goes on."""
         from .episode import fresh_state
         from .graph import build_graph, build_saved_graph
         from .saving import open_saver
@@ -251,14 +263,14 @@ class VideoAgent:
         # Captions belong to their run, so that no run sees what another one wrote; they are saved where the run is.
         await asyncio.to_thread(self.toolbox_for, desk.video)  # reads subtitles, once
         episode = self.episode(desk, run_id, manner)
-        state: dict[str, Any] = {}
+        state = {} if state is None else state
         try:
             async with open_saver(self.checkpoints) as saver:
                 graph = build_graph() if saver is None else build_saved_graph(saver)
                 start = fresh_state(task, seed) if manner.start is None else manner.start
                 async for event in streamed(graph, episode, start, saved=saver is not None, listening=listening):
                     if isinstance(event, dict):
-                        state = event
+                        state.update(event)
                     else:
                         yield event
         finally:
@@ -325,6 +337,7 @@ class VideoAgent:
             model=self.policy.name,
             exact=self.policy.exact and all(turn.completion.exact for turn in state.get("turns", ())),
             temperature=self.temperature if manner.temperature is None else manner.temperature,
+            top_p=self.top_p,
         )
 
 

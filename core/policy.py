@@ -15,7 +15,11 @@ from .nouns import Completion, Frame, Message, ToolCall, ToolSpec
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sampling:
-    """How to sample. Temperature 0 is greedy. A request's own `seed` drives its random numbers."""
+    """How to sample. Temperature 0 is greedy. A request's own `seed` drives its random numbers.
+
+    Raises:
+        ValueError: `top_p` leaves nothing to draw from, or more than all.
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -23,6 +27,10 @@ class Sampling:
     seed: int = 0
     timeout_s: float | None = None
     """Seconds after which the policy must come back with what it has (`FinishReason.TIMEOUT`)."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1; got {self.top_p}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

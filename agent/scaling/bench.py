@@ -14,20 +14,21 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
+from math import inf
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ...core.budget import Usage
 from ...core.errors import ModelError
 from ...core.nouns import Answer, Completion, FinishReason, Frame, Message, StopReason, Task
 from ...core.policy import GenerateRequest, Sampling
-from ...core.scoring import match_choice, parse_spans
+from ...core.scoring import match_choice, parse_boxes, parse_spans
 from ...core.trajectory import Trajectory, Turn, new_id
 from .. import prompts
 from ..confidence import answer_confidence
 from ..desk import Desk
 from ..events import Decided
 from ..manner import Manner
-from .purse import MARGIN, Least, Purse
+from .purse import Least, Purse, planned
 from .strategy import UNKNOWN, Outcome, Strategy
 from .tally import tally
 
@@ -107,8 +108,25 @@ class Bench:
                 raise Spent(purse.ended)
             manner = replace(self.manner, **{"budget": purse.plan(), **changes})
             if manner.start is not None:
-                manner = replace(manner, start={**manner.start, "seed": seed})
-            trajectory = await self.agent.arun(self.task, seed=seed, run_id=name, group_id=self.task.id, manner=manner)
+                manner = self._branching(manner, seed)
+            how = {"seed": seed, "run_id": name, "group_id": self.task.id, "manner": manner}
+            trajectory = await self.agent.arun(self.task, **how, cut=partial(self._book, purse))
+        return self._book(purse, trajectory)
+
+    def _branching(self, manner: Manner, seed: int) -> Manner:
+        """A branch pays anew, but its turns follow those that it inherits.
+
+        Raises:
+            Spent: it inherits all the turns that an episode may have.
+        """
+        assert manner.start is not None and manner.budget is not None
+        left = manner.budget.left(Usage(turns=len(manner.start["turns"])), "turns")
+        if left < 1:
+            raise Spent(StopReason.MAX_TURNS)
+        turns = None if left == inf else int(left)
+        return replace(manner, start={**manner.start, "seed": seed}, budget=replace(manner.budget, turns=turns))
+
+    def _book(self, purse: Purse, trajectory: Trajectory) -> Trajectory:
         purse.spend(trajectory.usage)
         self.log.trajectories.append(trajectory)
         return trajectory
@@ -154,7 +172,7 @@ class Bench:
                 top_p=self.agent.top_p,
                 max_tokens=int(min(tokens, room, purse.left("sampled_tokens"))),
                 seed=seed % (1 << 31),
-                timeout_s=None if seconds is None else MARGIN * seconds,
+                timeout_s=None if seconds is None else planned(seconds),
             )
             completion = await self._generate(name, turns, ids, sampling, seconds, purse)
         made = replace(turns[-1], completion=completion)
@@ -186,6 +204,9 @@ class Bench:
         except TimeoutError:
             purse.spend(Usage(model_calls=1))
             raise Spent(StopReason.TIMEOUT) from None
+        except asyncio.CancelledError:
+            purse.spend(Usage(model_calls=1))
+            raise
         finally:
             forget = getattr(self.agent.policy, "forget", None)
             if forget is not None:
@@ -278,14 +299,15 @@ class Bench:
         task, system = self.task, self.agent.profile.system
         return prompts.first_messages(self.desk.video.duration_s, frames, task.question + hint, task.choices, system)
 
-    def answer_of(self, text: str, evidence: str, confidence: float | None) -> Answer:
-        """What an episode makes of the texts of `<answer>` and `<evidence>`."""
+    def answer_of(self, text: str, evidence: str, confidence: float | None, boxes: str = "") -> Answer:
+        """What an episode makes of the texts of `<answer>`, `<evidence>` and `<box>`."""
         video, choices = self.desk.video, self.task.choices
         return Answer(
             text=text.strip(),
             choice=match_choice(text, choices) if choices else None,
             evidence=parse_spans(evidence, video.id, video.duration_s),
             confidence=confidence,
+            boxes=parse_boxes(boxes, video.id),
         )
 
     def read(self, head: str, said: Trajectory) -> Answer | None:
@@ -294,9 +316,8 @@ class Bench:
         parsed = self.agent.policy.renderer.parse(head + completion.text, 0)
         if not parsed.answer:
             return None
-        return self.answer_of(
-            parsed.answer, parsed.evidence or "", answer_confidence(completion, self.agent.policy, parsed.answer)
-        )
+        sure = answer_confidence(completion, self.agent.policy, parsed.answer)
+        return self.answer_of(parsed.answer, parsed.evidence or "", sure, parsed.boxes or "")
 
     # The books.
 

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from ...core.nouns import StopReason
 from ...core.sampling import uniform_times
 from ..confidence import answer_confidence, thought_confidence
 from .bench import Bench, Spent
 from .passes import Tools, said
 from .purse import Least, Purse
 from .strategy import UNKNOWN, Outcome, Strategy, check
+from .tally import is_answer
 
 OPENING = "<think></think>\n<answer>"
 TOKENS = 32
@@ -43,7 +45,8 @@ class Glance(Strategy):
         text = text.strip().split("\n")[0].split("<")[0].strip()
         if not text:
             return Outcome(answer=UNKNOWN, why="nothing said", trajectory=look)
-        answer = bench.answer_of(text, rest, answer_confidence(completion, bench.agent.policy, text))
+        spans, _, boxes = rest.partition("<box>")
+        answer = bench.answer_of(text, spans, answer_confidence(completion, bench.agent.policy, text), boxes)
         return bench.settle(look, answer, "one look")
 
 
@@ -72,8 +75,7 @@ class EarlyExit(Strategy):
             first = await self.first.solve(bench, part, seed)
         thought = first.trajectory and thought_confidence(first.trajectory)
         sure = (first.answer.confidence if thought is None else thought) or 0.0
-        known = first.answer.choice is not None or not bench.task.choices
-        goes = sure >= self.sure and known
+        goes = sure >= self.sure and is_answer(first.answer, bench.task.choices)
         bench.note(self.name, f"{said(first.answer)}, sure {sure:.3f}: " + ("that is enough" if goes else "not enough"))
         if goes:
             return replace(first, why="sure")
@@ -81,6 +83,8 @@ class EarlyExit(Strategy):
         if first.answer.text != UNKNOWN.text and not purse.affords(least):
             return replace(first, why="budget", stop=purse.short_of(least))
         try:
-            return await self.inner.solve(bench, purse, seed)
+            second = await self.inner.solve(bench, purse, seed)
         except Spent as spent:
             return replace(first, why="budget", stop=spent.reason)
+        failed = second.stop is StopReason.ERROR and is_answer(first.answer, bench.task.choices)
+        return replace(first, why="error", stop=StopReason.ERROR) if failed else second

@@ -15,7 +15,7 @@ from ...core.nouns import Completion, FinishReason, Message
 from ...core.trajectory import Trajectory, Turn
 from .bench import Bench, Spent, seed_of
 from .passes import Think, said
-from .purse import Least, Purse
+from .purse import SUMMED, Least, Purse
 from .strategy import Outcome, Strategy, check
 
 CLOSE = "</think>"
@@ -48,7 +48,7 @@ class Force(Strategy):
         return self.inner.least(bench)
 
     async def solve(self, bench: Bench, purse: Purse, seed: int) -> Outcome:
-        with purse.part(2 if self.waits else 1, self.inner.least(bench)) as part:
+        with purse.part(2 if self.waits else 1, self._first(bench, purse)) as part:
             cut = bench.varied(turn_tokens=self.most) if self.most else bench
             now = await self.inner.solve(cut, part, seed)
         for i in range(self.waits):
@@ -62,6 +62,12 @@ class Force(Strategy):
             surer = (longer.answer.confidence or 0.0) > (now.answer.confidence or 0.0)
             now = longer if bench.knows_words or surer else now
         return now
+
+    def _first(self, bench: Bench, purse: Purse) -> Least:
+        """What the inner strategy is given: all but what the longer thoughts may sample, for they look at nothing new."""
+        kept = {"sampled_tokens": self.waits * (self.tokens + ANSWER_TOKENS), "model_calls": 2 * self.waits}
+        least = self.inner.least(bench)
+        return {n: int(max(least.get(n, 0), min(1 << 40, purse.left(n)) - kept.get(n, 0))) for n in SUMMED}
 
     async def _longer(self, bench: Bench, purse: Purse, now: Outcome, seed: int) -> Outcome | None:
         """The answer after a longer thought; None where there is no thought to lengthen, or nothing readable came."""

@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from ...core.budget import Usage
 from ...core.clip import Clip, merge_clips
 from ...core.sampling import uniform_times
 from ...core.trajectory import Trajectory
@@ -27,7 +28,7 @@ SHIFTS = (0, -2, 2, 1, -1)
 
 
 async def look_again(bench: Bench, purse: Purse, seed: int, before: Outcome, turn: int = 0) -> Trajectory | None:
-    """A new answer from what `before` cited; None where there is nothing to look at.
+    """A new answer from what `before` cited; None where there is nothing to look at, or no turn to look in.
 
     Raises:
         Spent: nothing is left to look with.
@@ -36,6 +37,8 @@ async def look_again(bench: Bench, purse: Purse, seed: int, before: Outcome, tur
     if not clips:
         return None
     start = _branch(bench, before.trajectory, clips, turn) if bench.manner.tools else None
+    if start is not None and purse.budget.left(Usage(turns=len(start["turns"])), "turns") < 1:
+        return None
     if start is not None:
         return await bench.episode(purse, seed, start=start)
     if bench.manner.tools and not bench.knows_words:

@@ -21,6 +21,9 @@ SUMMED = ("frames", "tool_calls", "sampled_tokens", "model_calls")
 """The limits on the sum over all runs."""
 MARGIN = 0.97
 """Share of the time left that a run may plan with: noticing the end takes time too."""
+NOTICE_S = 0.3
+"""So much of it is kept back in any case, though never more than NOTICE_SHARE: several runs notice it one after another."""
+NOTICE_SHARE = 0.3
 
 Least = Mapping[str, int]
 """What a run needs at least to be worth starting, by the names in `SUMMED`."""
@@ -101,7 +104,7 @@ class Purse:
     def plan(self) -> Budget:
         """What is left as the budget of one run."""
         limits = {name: None if self.left(name) == inf else int(self.left(name)) for name in SUMMED}
-        seconds = None if self._deadline == inf else max(0.0, self.seconds * MARGIN)
+        seconds = None if self._deadline == inf else planned(self.seconds)
         return replace(self.budget, **limits, wall_s=seconds)
 
     def spend(self, usage: Usage) -> None:
@@ -120,3 +123,8 @@ class Purse:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+
+def planned(seconds: float) -> float:
+    """How many of the seconds left a run may plan with."""
+    return max(0.0, min(MARGIN * seconds, seconds - min(NOTICE_S, NOTICE_SHARE * seconds)))

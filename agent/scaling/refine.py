@@ -18,7 +18,7 @@ from .look import look_again, times_in
 from .passes import Tools, said
 from .purse import Least, Purse
 from .strategy import Outcome, Strategy, check
-from .tally import same, tally
+from .tally import is_answer, same, tally
 
 CRITIQUE = (
     "\nProposed answer: {answer}\nThese frames were cited as its evidence. Say in one or two sentences what they do not prove, "
@@ -94,8 +94,8 @@ class Refine(Strategy):
         return replace(surer, why="stable")
 
     def _best(self, bench: Bench, drafts: list[Outcome]) -> Outcome:
-        """In words the last draft knows most; else the one that most agree on, or the surest."""
+        """In words the last draft that answers knows most; else the one that most agree on, or the surest."""
         if bench.knows_words:
-            return drafts[-1]
+            return next((d for d in reversed(drafts) if is_answer(d.answer, bench.task.choices)), drafts[-1])
         best = tally([d.answer for d in drafts], None, bench.task.choices)[0]
         return drafts[best.speaker]

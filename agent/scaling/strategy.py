@@ -146,6 +146,8 @@ class Strategy(ABC):
             outcome = bench.anytime(StopReason.TIMEOUT)
         except PlayheadError as failure:
             outcome, error = bench.anytime(StopReason.ERROR), str(failure)
+        if outcome.stop is StopReason.ERROR and error is None and bench.errors:
+            error = bench.errors[-1]
         if not bench.answered and (error or bench.errors):
             return self._failed(task, budget, seed, error or bench.errors[0], bench, purse)
         return Scaled(
@@ -188,8 +190,18 @@ class Strategy(ABC):
             if isinstance(value, Strategy):
                 said.append(str(value))
             elif value != _default(f) and isinstance(value, (int, float, str)):
-                said.append(f"{f.name}={value:g}" if isinstance(value, float) else f"{f.name}={value}")
+                said.append(f"{f.name}={_number(value) if isinstance(value, float) else value}")
         return f"{self.name}({','.join(said)})" if said else self.name
+
+
+def _number(value: float) -> str:
+    """As short as reads back the same; what is absurdly long is cut."""
+    try:
+        short = f"{value:g}"
+        text = short if float(short) == value else repr(value)
+    except OverflowError:
+        text = str(value)
+    return text if len(text) <= 24 else f"{text[:20]}..."
 
 
 def _default(f: Any) -> Any:
@@ -201,4 +213,4 @@ def check(what: Strategy, **ranges: tuple[float, float]) -> None:
     for name, (low, high) in ranges.items():
         value = getattr(what, name)
         if not low <= value <= high:
-            raise StrategyError(f"{what.name}: {name} must be between {low:g} and {high:g}; got {value:g}")
+            raise StrategyError(f"{what.name}: {name} must be between {low:g} and {high:g}; got {_number(value)}")

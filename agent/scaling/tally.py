@@ -34,13 +34,14 @@ class Group:
 def tally(answers: Sequence[Answer], weights: Sequence[float] | None, choices: Sequence[str]) -> list[Group]:
     """The groups, heaviest first; ties go to the surer, then to the earlier one.
 
-    The answer of a group is its speaker's, with the group's share of all weight as its confidence.
+    The answer of a group is its speaker's, with the group's share of all weight as its confidence. A single ballot agrees with
+    nobody, and keeps its own; an answer that is none has 0.
 
     Args:
         weights: of each answer; None for one each.
     """
     weights = [1.0] * len(answers) if weights is None else list(weights)
-    valid = [_valid(a, choices) for a in answers]
+    valid = [is_answer(a, choices) for a in answers]
     spans = [_spans(a) if not choices else () for a in answers]
     sets = _by_key(answers, choices, [i for i in range(len(answers)) if not spans[i]])
     sets += _by_overlap(spans, weights, [i for i in range(len(answers)) if spans[i]])
@@ -49,10 +50,12 @@ def tally(answers: Sequence[Answer], weights: Sequence[float] | None, choices: S
     for members in sets:
         speaker = max(members, key=lambda i: (answers[i].confidence or 0.0, -i))
         weight = sum(weights[i] for i in members)
-        said = replace(_between(answers, spans, members, speaker), confidence=round(min(1.0, weight / total), 4))
+        agreed = answers[speaker].confidence if sum(valid) == 1 else round(min(1.0, weight / total), 4)
+        sure = agreed if valid[speaker] else 0.0
+        said = replace(_between(answers, spans, members, speaker), confidence=sure)
         groups.append(Group(answer=said, members=members, speaker=speaker, weight=weight, valid=valid[members[0]]))
-    sure = {g.members: max(answers[i].confidence or 0.0 for i in g.members) for g in groups}
-    return sorted(groups, key=lambda g: (not g.valid, -g.weight, -sure[g.members], g.members[0]))
+    surest = {g.members: max(answers[i].confidence or 0.0 for i in g.members) for g in groups}
+    return sorted(groups, key=lambda g: (not g.valid, -g.weight, -surest[g.members], g.members[0]))
 
 
 def same(one: Answer, other: Answer, choices: Sequence[str]) -> bool:
@@ -60,7 +63,8 @@ def same(one: Answer, other: Answer, choices: Sequence[str]) -> bool:
     return len(tally([one, other], None, choices)) == 1
 
 
-def _valid(answer: Answer, choices: Sequence[str]) -> bool:
+def is_answer(answer: Answer, choices: Sequence[str]) -> bool:
+    """Whether it is an answer at all: not "unknown", and one of the choices where there are some."""
     return answer.choice is not None if choices else normalise(answer.text) not in ("", "unknown")
 
 
@@ -100,7 +104,7 @@ def _between(
     if end_s <= start_s:
         return answers[speaker]
     cited = tuple(Clip(video_id=c.video_id, start_s=start_s, end_s=end_s) for c in answers[speaker].evidence[:1])
-    return Answer(text=f"{start_s:.1f}-{end_s:.1f}", evidence=cited)
+    return Answer(text=f"{start_s:.1f}-{end_s:.1f}", evidence=cited, boxes=answers[speaker].boxes)
 
 
 def _spans(answer: Answer) -> tuple[Clip, ...]:

@@ -56,11 +56,13 @@ class Widen(Strategy):
                 break
             wide = bench.varied(skim_frames=frames, temperature=self.temperature)
             seeds = [seed_of(seed, i * self.n + j) for j in range(self.n)]
-            came = [o for o in await wide.fan(self.inner, purse, seeds, of=self.n * (1 if i else 2)) if o]
+            of = self.n * (2 if i == 0 and self.rounds > 1 else 1)
+            came = [o for o in await wide.fan(self.inner, purse, seeds, of=of) if o]
             said_so_far += came
             groups = tally([o.answer for o in came], None, bench.task.choices)
             share = len(groups[0].members) / self.n if groups else 0.0
-            bench.note(self.name, f"{frames} frames: {share:.0%} say {said(groups[0].answer) if groups else 'nothing'}")
+            answer = said(groups[0].answer) if groups else "nothing"
+            bench.note(self.name, f"{_shown(came, frames)}: {share:.0%} say {answer}")
             if groups and groups[0].valid and share >= self.agree:
                 return replace(came[groups[0].speaker], answer=groups[0].answer, why="agreed")
             if not came:
@@ -72,3 +74,11 @@ class Widen(Strategy):
         speaker = said_so_far[best.speaker]
         stop = purse.short_of(self.least(bench)) if why == "budget" else speaker.stop
         return replace(speaker, answer=best.answer, why=why, stop=stop)
+
+
+def _shown(came: list[Outcome], asked: int) -> str:
+    """With how many frames the samples began: a small budget shows fewer than it was asked for."""
+    counts = sorted(len(o.trajectory.turns[0].context_frames) for o in came if o.trajectory and o.trajectory.turns)
+    low, high = (counts[0], counts[-1]) if counts else (0, 0)
+    said = f"{low}" if low == high else f"{low}-{high}"
+    return f"{said} frames" if low == high == asked else f"{said} of {asked} frames"

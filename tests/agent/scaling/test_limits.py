@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from playhead.agent.policies.scripted import ScriptedPolicy
 from playhead.agent.scaling.purse import SUMMED, Purse
 from playhead.agent.scaling.spec import STRATEGIES
 from playhead.agent.scaling.tally import tally
 from playhead.core.budget import Budget, Usage
+from playhead.core.errors import ModelError
 from playhead.core.nouns import Answer, StopReason
 
 NESTED = [
@@ -53,7 +57,7 @@ def test_no_limit_is_passed_and_an_answer_exists(lab, spec, budget, words, choic
     for name in (*SUMMED, "context_tokens"):
         allowed = getattr(budget, name)
         assert allowed is None or getattr(scaled.usage, name) <= allowed, f"{spec}: {name}"
-    assert all(t.usage.turns <= budget.turns for t in scaled.trajectories)
+    assert all(t.usage.turns <= budget.turns and len(t.turns) <= budget.turns for t in scaled.trajectories)
     assert scaled.answer is not None and scaled.error is None, scaled.error
     assert scaled.usage.model_calls == len(lab.asked)
     assert scaled.usage.sampled_tokens >= sum(t.usage.sampled_tokens for t in scaled.trajectories)
@@ -83,6 +87,81 @@ def test_a_policy_that_hangs_is_left_alone(lab):
     for spec in ("vote", "glance", "force"):
         scaled = lab.run(spec, Hanging(), budget=Budget(wall_s=0.5))
         assert (scaled.answer.text, scaled.stop_reason) == ("unknown", StopReason.TIMEOUT)
+
+
+def test_branches_have_no_more_turns_than_an_episode(lab, words):
+    """A branch inherits turns, and pays only for its own."""
+
+    def reply(request):
+        return words["search"] if "<answer>" not in request.messages[-1].text else "red</answer>"
+
+    for spec in ("mcts:n=5", "iterate", "refine"):
+        scaled = lab.run(spec, reply, budget=Budget(turns=3, wall_s=None))
+        assert scaled.trajectories and all(len(t.turns) <= 3 for t in scaled.trajectories), spec
+        assert scaled.usage.model_calls == len(lab.asked)
+
+
+@pytest.mark.parametrize("spec", ["vote:n=3", "glance", "tools"])
+def test_what_is_cut_off_at_the_last_moment_is_on_the_bill(lab, monkeypatch, spec, words):
+    """Episodes come back in time by themselves. Where one does not, its calls are counted, and its turns are on the log."""
+    from playhead.agent.scaling import purse
+
+    monkeypatch.setattr(purse, "planned", lambda seconds: 100.0)
+    monkeypatch.setattr("playhead.agent.scaling.bench.planned", lambda seconds: 100.0)
+    calls = []
+
+    class Slow:
+        name, exact, renderer = "slow", True, lab.agent.policy.renderer
+
+        async def generate(self, requests):
+            calls.append(requests[0].session)
+            if calls.count(requests[0].session) > 1 or spec == "glance":
+                await asyncio.sleep(3600)
+            return await ScriptedPolicy(self.renderer, [words["search"]]).generate(requests)
+
+    scaled = lab.run(spec, Slow(), budget=Budget(wall_s=1.0))
+    assert scaled.stop_reason is StopReason.TIMEOUT and scaled.answer.confidence == 0.0
+    assert scaled.usage.model_calls == len(calls) > 0
+    if spec != "glance":
+        assert {len(t.turns) for t in scaled.trajectories} == {1} and scaled.usage.tool_calls == len(scaled.trajectories)
+
+
+def test_time_is_kept_back_to_notice_its_end():
+    from playhead.agent.scaling.purse import planned
+
+    assert [round(planned(s), 3) for s in (0.0, 0.5, 1.0, 10.0, 60.0)] == [0.0, 0.35, 0.7, 9.7, 58.2]
+
+
+def test_a_good_first_answer_survives_a_second_that_fails(lab, words):
+    asked = []
+
+    def reply(request):
+        asked.append(request)
+        if len(asked) > 1:
+            raise ModelError("gone")
+        return words["say"]("red"), 0.5
+
+    scaled = lab.run("early-exit(tools,vote(tools,n=2),sure=0.99)", reply)
+    assert scaled.answer.text == "red" and scaled.stop_reason is StopReason.ERROR and "gone" in scaled.error
+
+
+def test_a_revision_that_is_no_answer_does_not_win(lab, words):
+    said = iter([words["say"]("red"), "It proves nothing.", words["say"]("purple elephant"), "Still nothing."])
+    scaled = lab.run("refine(tools,rounds=1)", lambda r: next(said), words=True)
+    assert scaled.answer.text == "red"
+
+
+def test_the_answers_tokens_are_measured_and_not_the_thoughts(renderer):
+    """A thought may name the answer before it is given."""
+    from playhead.agent.confidence import answer_confidence
+    from playhead.core.nouns import Completion
+
+    parts = ["<think>red or not red</think>\n<answer>", "red", "</answer>"]
+    ids = [renderer.encode(part) for part in parts]
+    logprobs = [math.log(p) for tokens, p in zip(ids, (0.1, 0.9, 0.1), strict=True) for _ in tokens]
+    policy = SimpleNamespace(renderer=renderer)
+    said = Completion(token_ids=sum(ids, ()), text="".join(parts), logprobs=tuple(logprobs))
+    assert answer_confidence(said, policy, "red") == answer_confidence(said, policy) == pytest.approx(0.9, abs=1e-3)
 
 
 # The purse, by itself.
@@ -137,7 +216,9 @@ def test_answers_are_the_same_by_choice_by_overlap_or_by_words():
         return [(g.answer.text, g.members, g.answer.confidence) for g in tally(answers, weights, choices)]
 
     assert groups("a", "b", "b", choices=("a", "b")) == [("b", (1, 2), 0.6667), ("a", (0,), 0.3333)]
-    assert groups("c", "c", "a", choices=("a", "b"))[0] == ("a", (2,), 1.0)  # "c" is no answer
+    # "c" is no answer; one ballot agrees with nobody, and keeps its own confidence.
+    assert groups("c", "c", "a", choices=("a", "b")) == [("a", (2,), 0.5), ("c", (0, 1), 0.0)]
+    assert groups("unknown", "unknown") == [("unknown", (0, 1), 0.0)]
     assert groups("The red star.", "red star", "blue") == [("The red star.", (0, 1), 0.6667), ("blue", (2,), 0.3333)]
     assert groups("10.0-14.0", "11.0-15.0", "11.0-14.0", "40-50")[0] == ("11.0-14.0", (0, 1, 2), 0.75)
     assert groups("a", "b", weights=[0.2, 0.6])[0] == ("b", (1,), 0.75)
