@@ -10,7 +10,8 @@
 (c) sixteen agents at once against one after another, over one video and over sixteen
 (d) the second question about a video against the first
 (e) what a turn costs as the conversation grows
-(f) our own time: the engine around the model, and LangGraph with the agent's steps around policy and tools
+(f) our own time: the engine around the model, and LangGraph with the agent's steps around policy and tools; beside it drawing
+    tokens, and what transformers' own `generate` spends around the model
 (g) tokens a second, and their share of what this machine can multiply and read (measured here, not looked up)
 
 Time is CPU seconds of this process on a CPU, and seconds on a GPU. Sequences never stop early: `--sampled` tokens each.
@@ -21,6 +22,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
+import functools
 import gc
 import json
 import tempfile
@@ -265,7 +267,13 @@ def part_f(bench: Bench) -> dict[str, Any]:
     result: dict[str, Any] = {"graph, steps and rendering, ms a turn": graph, "rendering the first prompt, ms": 1000 * once}
     for sampled in (AGENTS_TOKENS, bench.sampled):
         parts = engine_a_turn(bench, sampled)
-        result[f"{sampled} sampled tokens, ms a turn"] = {**parts, "all of ours": graph + parts["engine"]}
+        ours = graph + parts["engine"]
+        result[f"{sampled} sampled tokens, ms a turn"] = {
+            **parts,
+            "all of ours": ours,
+            "all of ours and drawing": ours + parts["drawing"],
+            "transformers' generate, around the model": generate_a_turn(bench, sampled),
+        }
     return result
 
 
@@ -316,6 +324,29 @@ def engine_a_turn(bench: Bench, sampled: int, turns: int = 5) -> dict[str, float
         del vars(bench)["follow"]
     spent["watching"] += calls * outside
     return {name: 1000 * seconds / turns for name, seconds in {"engine": total - sum(spent.values()), **spent}.items()}
+
+
+def generate_a_turn(bench: Bench, sampled: int, turns: int = 3) -> float:
+    """Milliseconds a turn that `model.generate` spends around the model's forward passes: what a loop without us costs."""
+    inside, (usual, forward), request = 0.0, (bench.sampled, bench.model.forward), bench.opening(0, 2)
+
+    @functools.wraps(forward)  # `generate` reads its signature
+    def counted(*args: Any, **how: Any) -> Any:
+        nonlocal inside
+        seconds, result = bench.timed(lambda: forward(*args, **how))
+        inside += seconds
+        return result
+
+    bench.sampled = sampled
+    try:
+        pixels, _ = bench.timed(lambda: bench.renderer.pixel_inputs(request.frames, bench.store))
+        bench.from_scratch(request)
+        vars(bench.model)["forward"] = counted
+        total, _ = bench.timed(lambda: [bench.from_scratch(request) for _ in range(turns)])
+    finally:
+        vars(bench.model).pop("forward", None)
+        bench.sampled = usual
+    return 1000 * ((total - inside) / turns - pixels)
 
 
 def nothing(ctx: ToolContext) -> ToolResult:
