@@ -68,4 +68,5 @@ class Qwen3VLRenderer(ChatRenderer):
         return 1, rows // p.patch_size, columns // p.patch_size
 
     def _count_patches(self, height: int, width: int) -> int:
-        return int(self.processor.image_processor.get_number_of_image_patches(height, width))
+        # Before transformers 5.11 the last argument has no default.
+        return int(self.processor.image_processor.get_number_of_image_patches(height, width, {}))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,6 +103,29 @@ async def serving(script: Act):
             await asyncio.sleep(0.01)
     finally:
         server.close()
+
+
+@contextmanager
+def served(script: Act) -> Iterator[FaultServer]:
+    """A `FaultServer` on a loop of its own, so that a command can have this one."""
+    ready = threading.Event()
+    box: Json = {}
+
+    async def serve() -> None:
+        box["loop"], box["end"] = asyncio.get_running_loop(), asyncio.Event()
+        async with serving(script) as server:
+            box["server"] = server
+            ready.set()
+            await box["end"].wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
+    thread.start()
+    assert ready.wait(30), "no server"
+    try:
+        yield box["server"]
+    finally:
+        box["loop"].call_soon_threadsafe(box["end"].set)
+        thread.join(30)
 
 
 def chunk(delta: Json | None = None, finish: str | None = None, **more: Any) -> Json:

@@ -1,15 +1,13 @@
 """`playhead collect` with a model behind an OpenAI-compatible server: what it says becomes a set; its tokens are nobody's; the
 key is in no file. And how such a set is learned from."""
 
-import asyncio
 import json
 import sys
-import threading
-from contextlib import contextmanager
 from dataclasses import replace
 
 import fault_server as faults
 import pytest
+from fault_server import served
 from playhead.agent.renderers.qwen3vl import Qwen3VLRenderer
 from playhead.cli import run
 from playhead.core.errors import DataError
@@ -38,28 +36,6 @@ async def big_model(x) -> None:
         colour = "blue" if x.body.get("tools") and SEEDS[2:] == [x.body["seed"]] else "red"
         said = f"<think>I see.</think><answer>{colour}</answer><evidence>30.0-34.0</evidence>"
         await faults.say(x, said, completion_tokens=9)
-
-
-@contextmanager
-def served(script):
-    """A `FaultServer` on a loop of its own, so that a command can have this one."""
-    ready, box = threading.Event(), {}
-
-    async def serve() -> None:
-        box["loop"], box["end"] = asyncio.get_running_loop(), asyncio.Event()
-        async with faults.serving(script) as server:
-            box["server"] = server
-            ready.set()
-            await box["end"].wait()
-
-    thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
-    thread.start()
-    assert ready.wait(30), "no server"
-    try:
-        yield box["server"]
-    finally:
-        box["loop"].call_soon_threadsafe(box["end"].set)
-        thread.join(30)
 
 
 @pytest.fixture(scope="module")

@@ -1,18 +1,23 @@
 """Rollouts on a server of vLLM's protocol: a small HTTP server in its place, with the real engine behind it.
 
 The fake takes what TRL 1.16's client would send (render, generate by token ids and features, weight updates), so what
-is tested is our side of the protocol: tokens in and out, log-probs, new weights, faults.
+is tested is our side of the protocol: tokens in and out, log-probs, new weights, faults. And processes that send their
+weights together, by torchrun and gloo.
 """
 
 import base64
 import io
 import json
+import os
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpo_toy as toy
 import numpy as np
 import pytest
+import server_ranks
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
@@ -181,3 +186,57 @@ def test_servers_that_will_not_do(fake, checkpoint):
     with pytest.raises(ModelError, match="not of the 2 tokens"):
         read_logprobs({"content": [{"token": "token_id:1", "logprob": -0.5}]}, (1, 2), "x")
     assert read_logprobs({"tokens": ["token_id:4"], "token_logprobs": [-1.0]}, (4,), "x") == (-1.0,)
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """What each of two processes found on the server when its `publish` came back."""
+    out = tmp_path_factory.mktemp("ranks")
+    head = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    done = subprocess.run(
+        [*head, server_ranks.__file__, str(out)], env=env, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads((out / f"rank{r}.json").read_text()) for r in range(2)]
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("case", ["plain", "sharded", "zero"])
+def test_no_process_goes_on_before_the_server_has_the_weights(ranks, case):
+    whole = {name: float(p.detach().sum()) for name, p in server_ranks.model().named_parameters()}
+    for seen in ranks:
+        assert seen[case]["found"] == pytest.approx(whole), "all of every tensor, before publish came back"
+        assert seen[case]["failed"] == "" and seen[case]["version"] == 1
+    first, other = (seen[case]["said"] for seen in ranks)
+    assert first == ["/start_weight_update", "/finish_weight_update", "/reset_prefix_cache"] and other == []
+
+
+@pytest.mark.timeout(900)
+def test_every_process_hears_that_the_server_refused(ranks):
+    first, other = (seen["refused"] for seen in ranks)
+    assert first["failed"] == "the server is full" and "/finish_weight_update" in first["said"]
+    assert "did not get the new weights: ModelError: the server is full" in other["failed"]
+    assert first["version"] == other["version"] == 0 and first["found"] is None
+
+
+def test_zero_3_gathers_its_own_parameters(monkeypatch):
+    from types import ModuleType
+
+    from playhead.train.grpo.server import gathered
+
+    asked = []
+
+    class Gathered:
+        def __init__(self, parameters):
+            asked.append(parameters)
+
+    stand_in = ModuleType("deepspeed")
+    stand_in.zero = ModuleType("deepspeed.zero")
+    stand_in.zero.GatheredParameters = Gathered
+    monkeypatch.setitem(sys.modules, "deepspeed", stand_in)
+    plain, zero = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+    zero.ds_id = 0
+    with gathered([plain]):
+        assert asked == []
+    assert isinstance(gathered([zero]), Gathered) and asked == [[zero]]

@@ -1,58 +1,39 @@
-"""The verl recipe against stand-ins of the classes that verl documents: rows, tokens, masks, images, whole turns."""
+"""The verl recipe against verl's own workers where verl is installed, and against a stand-in of them: rows, tokens, masks,
+images, whole turns, and what a failed episode does to its batch."""
 
 import asyncio
 import importlib
 import json
-import sys
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
-from playhead.core.nouns import Completion, FinishReason
+import verl_bench
+from playhead.core.errors import ModelError
+from playhead.core.nouns import Completion, FinishReason, StopReason
 from playhead.core.policy import GenerateRequest, Sampling
 from playhead.core.tasks import read_tasks, write_tasks
 
 pytest.importorskip("datasets")
-
-
-@dataclass
-class Metrics:
-    generate_sequences: float = 0.0
-    tool_calls: float = 0.0
-
-
-@dataclass
-class Output:
-    prompt_ids: list[int]
-    response_ids: list[int]
-    response_mask: list[int]
-    metrics: Metrics
-    response_logprobs: list[float] | None = None
-    multi_modal_data: dict[str, Any] | None = None
-    reward_score: float | None = None
-    num_turns: int = 0
-    extra_fields: dict[str, Any] = field(default_factory=dict)
-
-
-class Base:
-    def __init__(self, trainer_config, server_manager, tokenizer, processor, **kwargs):
-        assert not kwargs, "verl passes the rest of the yaml to the class"
-        self.config, self.server_manager, self.processor = trainer_config.config, server_manager, processor
+PARTS = {"answer", "evidence_events", "format", "cost_frames", "acc"}
 
 
 @pytest.fixture
-def loop_module(monkeypatch):
-    names = ("verl", "verl.experimental", "verl.experimental.agent_loop", "verl.experimental.agent_loop.agent_loop")
-    for name in names:
-        monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    stand_in = sys.modules[names[-1]]
-    stand_in.AgentLoopBase, stand_in.AgentLoopOutput, stand_in.AgentLoopMetrics = Base, Output, Metrics
-    name = "playhead.train.recipes.verl.agent_loop"
-    monkeypatch.delitem(sys.modules, name, raising=False)
-    yield importlib.import_module(name)
-    sys.modules.pop(name, None)
+def recipe():
+    with verl_bench.stand_in():
+        yield importlib.import_module(verl_bench.RECIPE)
+
+
+@pytest.fixture(params=["stand-in", "verl"])
+def bench(request, world, tmp_path):
+    from playhead.agent.embedded import checkpoint_dir
+
+    entry = {"name": "playhead", "_target_": f"{verl_bench.RECIPE}.PlayheadAgentLoop", "rubric": "world"}
+    entry |= {"home": str(tmp_path), "tool_names": ["temporal_zoom"]}
+    real = request.param == "verl"
+    with verl_bench.verl_itself() if real else verl_bench.stand_in():
+        make = verl_bench.Verl if real else verl_bench.StandIn
+        yield make(checkpoint=checkpoint_dir(), world=world, home=tmp_path, yaml=entry)
 
 
 def test_rows(make_task, tmp_path):
@@ -70,65 +51,156 @@ def test_rows(make_task, tmp_path):
     assert back == read_tasks(tmp_path)[1]
 
 
-def test_parts_of_a_trajectory_and_whole_turns_only(loop_module, make_task, make_trajectory):
-    made = make_trajectory(make_task())
-    prompt, response, mask, logprobs, frames = loop_module.parts_of(made, 100)
-    assert prompt + response == list(made.token_ids)
-    assert [0] * len(prompt) + mask == list(made.loss_mask)
-    assert len(logprobs) == len(response) and frames == list(made.frames)
-    _, short, _, _, fewer = loop_module.parts_of(made, len(response) - 1)
-    assert short == response[: len(short)] and len(short) < len(response) - 1
-    assert fewer == list(made.frames)[: len(fewer)]
-    assert loop_module.parts_of(replace(made, error="gone"), 100)[1] == []
+def with_logprobs(made):
+    """The trajectory as if its policy had said how likely its tokens were."""
+    said = [replace(t.completion, logprobs=(-0.5,) * len(t.completion.token_ids)) for t in made.turns]
+    return replace(made, turns=tuple(replace(t, completion=c) for t, c in zip(made.turns, said, strict=True)))
 
 
-def test_an_episode_with_the_agent_and_its_tools(loop_module, world, tmp_path):
-    """The real agent on a real film; the server manager says what an oracle would."""
-    from playhead.agent.embedded import checkpoint_dir
-    from playhead.agent.renderers.qwen3vl import Qwen3VLRenderer
-    from playhead.train.recipes.verl.export import row_of
+def test_parts_of_a_trajectory_and_whole_turns_only(recipe, make_task, make_trajectory):
+    made = with_logprobs(make_trajectory(make_task()))
+    room = recipe.Limits(prompt=100, response=100)
+    parts = recipe.parts_of(made, room, logprobs=True)
+    assert parts.prompt + parts.response == list(made.token_ids)
+    assert [0] * len(parts.prompt) + parts.mask == list(made.loss_mask)
+    assert parts.logprobs == [-0.5 * sampled for sampled in parts.mask] and parts.frames == list(made.frames)
+    less = recipe.Limits(prompt=100, response=len(parts.response) - 1)
+    short = recipe.parts_of(made, less, logprobs=True)
+    assert short.response == parts.response[: len(short.response)] and len(short.response) < less.response
+    assert short.frames == list(made.frames)[: len(short.frames)]
+    assert len(short.response) == len(short.mask) == len(short.logprobs)
 
-    folder = checkpoint_dir()
-    renderer = Qwen3VLRenderer.from_checkpoint(folder)
-    asked = []
 
-    class Manager:
-        async def generate(self, *, request_id, prompt_ids, sampling_params, image_data):
-            asked.append((request_id, len(prompt_ids), len(image_data or ()), sampling_params["temperature"]))
-            call = '<tool_call>\n{"name": "temporal_zoom", "arguments": {"start_s": 20, "end_s": 23}}\n</tool_call>'
-            text = f"<think>look</think>\n{call}" if len(asked) == 1 else "<think>seen</think>\n<answer>left</answer>"
-            ids = renderer.encode(text + "<|im_end|>")
-            return SimpleNamespace(token_ids=list(ids), log_probs=[-0.5] * len(ids))
+@pytest.mark.parametrize(
+    ("change", "room", "reason"),
+    [
+        ({"error": "the server is gone"}, (100, 100), "the server is gone"),
+        ({"turns": (), "stop_reason": StopReason.TIMEOUT}, (100, 100), r"said nothing \(timeout\)"),
+        ({"exact": False}, (100, 100), "sampled"),
+        ({}, (1, 100), "prompt has 2 tokens, more than rollout.prompt_length=1"),
+        ({}, (100, 0), "first turn has 1 tokens, more than rollout.response_length=0"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_refused_by_name(recipe, make_task, make_trajectory, change, room, reason):
+    made = replace(with_logprobs(make_trajectory(make_task())), **change)
+    with pytest.raises(ModelError, match=reason):
+        recipe.parts_of(made, recipe.Limits(prompt=room[0], response=room[1]), logprobs=True)
 
-    rollout = SimpleNamespace(response_length=4096)
-    config = SimpleNamespace(
-        actor_rollout_ref=SimpleNamespace(rollout=rollout, model=SimpleNamespace(path=str(folder)))
-    )
-    loop = loop_module.PlayheadAgentLoop(
-        trainer_config=SimpleNamespace(config=config), server_manager=Manager(), tokenizer=None,
-        processor=renderer.processor, rubric="world", home=str(tmp_path), tools=["temporal_zoom"],
-    )  # fmt: skip
-    task = read_tasks(world)[0]
-    row = row_of(task, 0)
-    out = asyncio.run(loop.run({"temperature": 1.0, "top_p": 1.0, "logprobs": True}, extra_info=row["extra_info"]))
-    assert len(asked) == 2 and len({session for session, *_ in asked}) == 1
-    assert out.extra_fields["stop"] == "answered" and isinstance(out.reward_score, float)
-    assert len(out.response_ids) == len(out.response_mask) == len(out.response_logprobs)
-    assert {p for p, m in zip(out.response_logprobs, out.response_mask, strict=True) if m} == {-0.5}
-    pads = (out.prompt_ids + out.response_ids).count(renderer.image_token_id)
-    images = out.multi_modal_data["image"]
-    assert len(images) == asked[1][2] > asked[0][2] and pads == 4 * len(images)
-    assert Path(task.video).is_file()
+
+def test_log_probs_are_never_made_up(recipe, make_task, make_trajectory):
+    made, room = make_trajectory(make_task()), recipe.Limits(prompt=100, response=100)
+    with pytest.raises(
+        ModelError, match=r"turn 0: rollout\.calculate_log_probs is on, and the server gave no log-probs"
+    ):
+        recipe.parts_of(made, room, logprobs=True)
+    assert recipe.parts_of(made, room, logprobs=False).logprobs is None
+    assert recipe.parts_of(with_logprobs(made), room, logprobs=False).logprobs is None, "all samples of a batch alike"
+
+
+@pytest.mark.parametrize("trainer", ["trains", "trains_v0"])
+def test_episodes_with_the_agent_and_its_tools(bench, trainer):
+    """The real agent on a real film; verl's servers say what an oracle would."""
+    seen = getattr(bench, trainer)(2)
+    assert seen.status == "finished" and len(seen.scores) == 2 and set(seen.parts) == PARTS
+    assert seen.scores == pytest.approx([sum(seen.parts[n][i] for n in PARTS - {"acc"}) for i in range(2)])
+    assert seen.scores[0] == pytest.approx(seen.parts["format"][0]) and seen.parts["format"][0] > 0
+    for mask, logprobs in zip(seen.masks, seen.logprobs, strict=True):
+        assert 0 < sum(mask) < len(mask) and list(logprobs) == [-0.5 * sampled for sampled in mask]
+    assert all(pads > 4 * 4 for pads in seen.placeholders), "the tool's frames beside those of the skim"
+    assert [n // 4 for n in seen.patches] == list(seen.placeholders), "every placeholder has its part of an image"
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_a_failed_episode_is_a_failed_session(bench, broken):
+    """The rest of its group is trained on, and its score is in no mean."""
+    seen = bench.trains(3, broken={broken})
+    assert seen.status == "failure" and len(seen.scores) == 2 and all(sum(mask) for mask in seen.masks)
+    assert set(seen.parts) == PARTS
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+@pytest.mark.parametrize("logprobs", [True, False])
+def test_a_failed_episode_does_not_take_a_v0_batch_with_it(bench, broken, logprobs):
+    seen = bench.trains_v0(3, broken={broken}, logprobs=logprobs)
+    (failed,) = [i for i, mask in enumerate(seen.masks) if not any(mask)]
+    assert seen.masks[failed] == (0,) and seen.scores[failed] == 0.0
+    assert seen.patches[failed] == seen.placeholders[failed] == 0
+    assert set(seen.parts) == PARTS and all(values[failed] == 0.0 for values in seen.parts.values())
+    assert (seen.logprobs is not None) == logprobs
+    assert sum(score > 0 for score in seen.scores) == 2
+
+
+def test_a_failed_episode_is_in_the_mean_of_a_v0_group(bench):
+    """As docs/rl.md says of that trainer: no token of it is trained on, its group is measured against it."""
+    if not bench.real:
+        pytest.skip("of verl's own advantages")
+    from torch import tensor
+    from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
+
+    seen = bench.trains_v0(3, broken={1})
+    width = max(len(mask) for mask in seen.masks)
+    masks = tensor([[*mask, *[0] * (width - len(mask))] for mask in seen.masks])
+    rewards = masks.float() * 0
+    rewards[:, 0] = tensor(seen.scores)
+    advantages, _ = compute_grpo_outcome_advantage(rewards, masks, [0, 0, 0], norm_adv_by_std_in_grpo=False)
+    for score, mask, row in zip(seen.scores, seen.masks, advantages, strict=True):
+        expected = score - sum(seen.scores) / 3 if any(mask) else 0.0
+        assert row[: len(mask)].tolist() == pytest.approx([expected * bit for bit in mask], abs=1e-6)
+
+
+@pytest.mark.parametrize("trainer", ["trains", "trains_v0"])
+def test_a_server_without_log_probs_where_they_are_wanted(bench, trainer):
+    seen = getattr(bench, trainer)(2, mute={0})
+    trained = [sum(mask) > 0 for mask in seen.masks]
+    assert sum(trained) == 1, "not trained on as if every token had been certain"
+    assert all(min(row) == -0.5 for row, kept in zip(seen.logprobs, trained, strict=True) if kept)
+
+
+@pytest.mark.parametrize("trainer", ["trains", "trains_v0"])
+def test_no_log_probs_at_all_where_none_are_wanted(bench, trainer):
+    seen = getattr(bench, trainer)(2, logprobs=False)
+    assert seen.logprobs is None and all(sum(mask) for mask in seen.masks)
+
+
+def test_a_prompt_longer_than_verl_has_room_for(bench):
+    bench = replace(bench, prompt=8)
+    assert bench.trains(1).status == "failure"
+    assert bench.trains_v0(2).masks == ((0,), (0,)), "verl pads to one width, and would fall over"
+
+
+def one_request(manager, renderer):
+    from playhead.train.recipes.verl.policy import VerlPolicy
+
+    policy = VerlPolicy(manager, renderer, SimpleNamespace(), {})
+    request = GenerateRequest(session="s", token_ids=(1,), frames=(), messages=(), sampling=Sampling())
+    (said,) = asyncio.run(policy.generate([request]))
+    assert isinstance(said, Completion)
+    return policy, said
 
 
 def test_a_server_that_fails_is_a_failed_completion():
-    from playhead.train.recipes.verl.policy import VerlPolicy
-
     class Broken:
         async def generate(self, **kwargs):
             raise ConnectionError("server gone")
 
-    policy = VerlPolicy(Broken(), SimpleNamespace(), SimpleNamespace(), {})
-    request = GenerateRequest(session="s", token_ids=(1,), frames=(), messages=(), sampling=Sampling())
-    (said,) = asyncio.run(policy.generate([request]))
-    assert isinstance(said, Completion) and said.finish_reason is FinishReason.ERROR and "server gone" in said.text
+    _, said = one_request(Broken(), SimpleNamespace())
+    assert said.finish_reason is FinishReason.ERROR and "server gone" in said.text
+
+
+def test_a_sampled_placeholder_has_no_frame_behind_it():
+    class Odd:
+        async def generate(self, **kwargs):
+            return verl_bench.TokenOutput(token_ids=[5, 7], log_probs=[-1.0, -1.0])
+
+    _, said = one_request(Odd(), SimpleNamespace(suppressed_token_ids=(7,)))
+    assert said.finish_reason is FinishReason.ERROR and "placeholder" in said.text
+
+
+def test_a_policy_knows_the_versions_of_the_weights_that_spoke():
+    class Newer:
+        async def generate(self, **kwargs):
+            return verl_bench.TokenOutput(token_ids=[5], extra_fields={"min_global_steps": 3, "max_global_steps": 4})
+
+    renderer = SimpleNamespace(suppressed_token_ids=(), stop_token_ids=(5,), completion_text=lambda ids: "")
+    policy, said = one_request(Newer(), renderer)
+    assert policy.versions == {3, 4} and said.logprobs == () and said.exact

@@ -10,9 +10,11 @@ Tokens in, tokens out: a request carries the agent's own token ids and its frame
 features before (`/v1/chat/completions/render`, once per list of frames), so nothing is rendered or tokenised a second
 time; what comes back are token ids and the log-probs at the sampling temperature. The endpoints are those of
 `trl.generation.vllm_client`; that client itself is synchronous, imports vLLM, and cannot be cancelled, so requests
-are made here. The broadcast of the weights is TRL's (NCCL, a GPU).
+are made here. The broadcast of the weights is TRL's (NCCL, a GPU). Where several processes train, the first sends, and
+none plays an episode before the server has the new weights.
 
-Not run against vLLM: the tests hold this to a small HTTP server that speaks the protocol. What the server's processor
+Not run against vLLM: the tests hold this to a small HTTP server that speaks the protocol, and the weights of two
+processes to gloo. What the server's processor
 makes of a frame must be what the renderer expects (same checkpoint), or it refuses the request; sampler and trainer
 are then compared in every step.
 """
@@ -28,16 +30,19 @@ import urllib.error
 import urllib.request
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from ...agent.renderers.chat import ChatRenderer, PixelSource
 from ...core.errors import ModelError
 from ...core.nouns import Completion, FinishReason, Frame
 from ...core.policy import GenerateRequest
-from .weights import whole_parameters
+from .crew import Crew
+from .weights import plain_names, whole_parameters
 
 Send = Callable[["VLLMServer", list[tuple[str, str, list[int]]], Iterator[tuple[str, Tensor]]], None]
 KEPT_FEATURES = 256
@@ -219,38 +224,79 @@ class VLLMPolicy:
         """The server keeps its caches itself."""
 
 
+def gathered(parameters: list[nn.Parameter]) -> AbstractContextManager[Any]:
+    """A context in which parameters that ZeRO-3 keeps in shards are whole; a DTensor needs none to be read whole."""
+    if not any(hasattr(p, "ds_id") for p in parameters):
+        return nullcontext()
+    import deepspeed  # pyright: ignore[reportMissingImports]
+
+    return deepspeed.zero.GatheredParameters(parameters)
+
+
 class ServerWeights:
     """`WeightSync` by TRL's weight-transfer protocol: announce the tensors, broadcast them in that order, finish.
 
     Args:
         trained: gives the module whose weights are sent, sharded or not.
-        main: this process speaks to the server; the others only take part in gathering.
+        crew: the processes that train; None for those of torch.distributed. The first speaks to the server, all take part in
+            gathering, and all wait for its word: a process that did not would play on with the old weights.
         send: broadcasts the tensors; None for vLLM's NCCL engine through TRL's client, which needs a GPU and vLLM.
+        gather: a context in which the given parameters are whole.
     """
 
     def __init__(
-        self, policy: VLLMPolicy, trained: Callable[[], nn.Module], *, main: bool = True, send: Send | None = None
+        self,
+        policy: VLLMPolicy,
+        trained: Callable[[], nn.Module],
+        *,
+        crew: Crew | None = None,
+        send: Send | None = None,
+        gather: Callable[[list[nn.Parameter]], AbstractContextManager[Any]] = gathered,
     ) -> None:
-        self._policy, self._trained, self._main = policy, trained, main
-        self._send = send or _nccl
+        self._policy, self._trained, self._crew = policy, trained, crew
+        self._send, self._gather = send or _nccl, gather
 
     def publish(self) -> None:
-        """Raises: ModelError: the server refused, or cannot take weights."""
-        server, trained = self._policy.server, self._trained()
-        whole = whole_parameters(trained)
-        if not self._main:
-            for _ in whole:
-                pass
+        """Raises: ModelError: the server refused, or cannot take weights; on every process."""
+        crew, trained = self._crew or _crew(), self._trained()
+        whole, failed = whole_parameters(trained, self._gather), None
+        if crew.rank == 0:
+            failed = self._tell(trained, whole)
+        for _ in whole:  # gathering is collective: whoever is done early, or failed, goes through the rest of it
+            pass
+        said = crew.all("" if failed is None else f"{type(failed).__name__}: {failed}")
+        if failed is not None:
+            raise failed
+        if any(said):
+            raise ModelError(f"the server did not get the new weights: {said[0]}")
+        if crew.rank:
             self._policy.version += 1
-            return
-        named = dict(whole)
-        about = [(name, str(w.dtype).removeprefix("torch."), list(w.shape)) for name, w in named.items()]
-        server.post("/start_weight_update", {})
+
+    def _tell(self, trained: nn.Module, whole: Iterator[tuple[str, Tensor]]) -> Exception | None:
+        """What went wrong, for the others to hear of it before it is raised."""
+        server = self._policy.server
+        about = [(name, str(p.dtype).removeprefix("torch."), _shape(p)) for name, p in plain_names(trained)]
         try:
-            self._send(server, about, iter(named.items()))
-        finally:
-            server.post("/finish_weight_update", {})
-        self._policy.weights_changed()
+            server.post("/start_weight_update", {})
+            try:
+                self._send(server, about, whole)
+            finally:
+                server.post("/finish_weight_update", {})
+            self._policy.weights_changed()
+        except Exception as error:
+            return error
+        return None
+
+
+def _crew() -> Crew:
+    """The processes of torch.distributed, or this one alone."""
+    together = dist.is_available() and dist.is_initialized()
+    return Crew(dist.get_rank(), dist.get_world_size()) if together else Crew()
+
+
+def _shape(parameter: nn.Parameter) -> list[int]:
+    """Of the whole: ZeRO-3 keeps it beside a shard, a DTensor has it."""
+    return list(getattr(parameter, "ds_shape", parameter.shape))
 
 
 def read_logprobs(given: Any, ids: Sequence[int], name: str) -> tuple[float, ...]:

@@ -21,8 +21,8 @@ turns from its end, never half an image. Log-probs are all there or, without `ca
 
 An episode that failed, or that verl could not hold (`parts_of`), is raised to the trainer of `trainer.use_v1` (verl's
 default): that counts the session as failed and trains on the rest of its group, or on another group in its place. The
-trainer before it (`use_v1=False`) would lose the whole batch, so there it gets one masked token and a reward of 0: out
-of the loss, but not out of the mean and deviation of its group.
+trainer before it (`use_v1=False`) would lose the whole batch, so it gets one masked token and a reward of 0: nothing of
+it is trained on, but the 0 is in the mean and the deviation of its group.
 """
 
 from __future__ import annotations
