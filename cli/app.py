@@ -2,7 +2,7 @@
 
     0  done
     1  the work was done and the answer is "no" (nothing found, no answer)
-    2  bad input: one line on stderr
+    2  bad input, or a model that failed: one line on stderr
     130  interrupted by the user
 """
 

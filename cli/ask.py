@@ -12,6 +12,7 @@ import typer
 from .options import (
     Adapter,
     Attention,
+    CacheGb,
     DeviceMap,
     Dtype,
     FourBit,
@@ -29,9 +30,10 @@ from .options import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..agent.events import Finished
+    from ..agent.events import Decided, Finished
     from ..agent.scaling.strategy import Scaled, Strategy
-    from ..agent.video_agent import VideoAgent
+    from ..agent.video_agent import Result, VideoAgent
+    from ..core.nouns import Box
     from ..core.trajectory import Trajectory
 
 
@@ -52,11 +54,15 @@ def ask(
     trace: Annotated[bool, typer.Option("--trace", help="Print every step as it happens.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     save: Annotated[Path | None, typer.Option(help="Keep the trajectory in this JSONL file, for `playhead view`.")] = None,
+    notebook: Annotated[
+        Path | None, typer.Option(help="Notes and captions kept for later questions about the same video, in this file.")
+    ] = None,
     dtype: Dtype = None,
     device_map: DeviceMap = None,
     attention: Attention = None,
     four_bit: FourBit = False,
     adapter: Adapter = None,
+    cache_gb: CacheGb = None,
 ) -> None:
     """Ask a video of any length a question; the answer comes with the seconds that prove it.
 
@@ -69,6 +75,9 @@ def ask(
     With --strategy the question is answered by a test-time scaling strategy, under one --budget for all that it does. Without a
     budget it may spend a plain run's as many times as it makes runs.
 
+    With --notebook a model may write notes on the video and look up those of earlier questions; the file is made where there is
+    none. The embedded model was not trained to: of it only the captions are kept.
+
     Examples:
 
         playhead ask film.mp4 "When does the red star appear?" --trace
@@ -76,8 +85,11 @@ def ask(
         playhead ask film.mp4 "Which way does it move?" --choices left,right,up,down --json
         playhead ask match.mp4 "Who scores first?" --model /models/Qwen3-VL-8B-Instruct --budget frames=64,seconds=60
         playhead ask match.mp4 "Who scores first?" --model http://127.0.0.1:8000/v1#Qwen/Qwen3-VL-8B-Instruct
+        playhead ask match.mp4 "And who last?" --model /models/Qwen3-VL-8B-Instruct --notebook match.sqlite
     """
     from ..agent.video_agent import VideoAgent
+    from ..core.errors import ModelError
+    from ..core.nouns import StopReason
     from ..core.video import Video
     from .note import embedded_only
 
@@ -87,17 +99,17 @@ def ask(
     scaling = None if strategy is None else _strategy(strategy)
     limits = parse_budget(budget)
     load = parse_load(
-        model, dtype=dtype, device_map=device_map, attention=attention, four_bit=four_bit, adapter=adapter
+        model, dtype=dtype, device_map=device_map, attention=attention, four_bit=four_bit, adapter=adapter, cache_gb=cache_gb
     )
     say = aside()
     for warning in Video.open(video).warnings:  # a bad file is refused before a model is loaded
         say.print(f"playhead: {warning}", markup=False)
     quiet_loading(model)
-    agent = VideoAgent(model, budget=limits, encoder=encoder, load=load)
+    agent = VideoAgent(model, budget=limits, encoder=encoder, load=load, notebook=notebook or False)
     if scaling is not None and budget is not None:  # what is not named is as much as the strategy needs
         agent.given_budget = parse_budget(budget, scaling.default_budget(agent.profile.budget))
-    if "embedded" in (model, encoder):
-        embedded_only(video)
+    searches = agent.needs_index and (scaling is None or scaling.uses_tools)
+    embedded_only(video, model=model == "embedded", encoder=searches and encoder == "embedded")
     end = asyncio.run(_run(agent, video, question, options, scaling, say, trace))
     trajectory, scaled = end.trajectory, end.result.scaled if end.result else None
     if save is not None:
@@ -105,7 +117,9 @@ def ask(
             _append(save, kept)
     if as_json:
         console().print_json(json.dumps(as_plain(trajectory, scaled)))
-    else:
+    if trajectory.answer is None and trajectory.stop_reason is StopReason.ERROR:
+        raise ModelError(trajectory.error or "the episode failed")
+    if not as_json:
         _say(trajectory, scaled, console())
     if trajectory.answer is None:
         raise typer.Exit(1)
@@ -126,10 +140,10 @@ async def _run(
     said: Console,
     trace: bool,
 ) -> Finished:
-    from ..agent.events import Finished, Indexing
+    from ..agent.events import Decided, Finished, Indexing
     from ..demo.live import show
 
-    end = None
+    end, decided = None, False
     with progress_bar(said) as bar:
         row = bar.add_task("indexing", total=1.0, visible=False)
         async for event in agent.astream(video, question, choices, strategy=strategy):
@@ -138,14 +152,26 @@ async def _run(
             elif isinstance(event, Finished):
                 end = event
             elif trace:
+                decided = decided or isinstance(event, Decided)
                 show(event, said)
     assert end is not None, "an episode ends with Finished"
+    if trace and strategy is not None and not decided and end.result is not None:
+        show(_in_short(end.result), said)
     return end
 
 
+def _in_short(result: Result) -> Decided:
+    """What a strategy came to that had nothing to decide on the way."""
+    from ..agent.events import Decided
+
+    scaled, usage = result.scaled, result.usage
+    assert scaled is not None, "a strategy's result says what it did"
+    return Decided(by=scaled.strategy, text=f"{scaled.why}, {usage.frames} frames: {result.answer.text}", at_s=usage.wall_s)
+
+
 def as_plain(trajectory: Trajectory, scaled: Scaled | None = None) -> dict[str, Any]:
-    """What `--json` prints: the answer, its evidence in seconds, why the episode ended and what it cost. With a strategy the
-    answer, the reason and the cost are those of all its runs."""
+    """What `--json` prints: the answer, its evidence in seconds and boxes in thousandths (as `crop_frame` takes them), why the
+    episode ended and what it cost. With a strategy the answer, the reason and the cost are those of all its runs."""
     from ..core.codec import to_plain
 
     whole = scaled or trajectory
@@ -157,6 +183,7 @@ def as_plain(trajectory: Trajectory, scaled: Scaled | None = None) -> dict[str, 
         "choice": answer.choice if answer else None,
         "confidence": answer.confidence if answer else None,
         "evidence": [[c.start_s, c.end_s] for c in answer.evidence] if answer else [],
+        "boxes": [{"time_s": b.time_s, "box": _sides(b)} for b in answer.boxes] if answer else [],
         "looked_at": [[c.start_s, c.end_s] for c in trajectory.evidence_seen],
         "stop_reason": whole.stop_reason.value,
         "error": whole.error,
@@ -166,16 +193,25 @@ def as_plain(trajectory: Trajectory, scaled: Scaled | None = None) -> dict[str, 
     }
 
 
+def _sides(box: Box) -> list[int]:
+    from ..core.box import THOUSAND
+
+    return [round(side * THOUSAND) for side in (box.x0, box.y0, box.x1, box.y1)]
+
+
 def _say(trajectory: Trajectory, scaled: Scaled | None, out: Console) -> None:
     from ..demo.live import spans
 
     whole = scaled or trajectory
     answer, usage = whole.answer, whole.usage
     if answer is None:
-        out.print(f"no answer ({trajectory.error or trajectory.stop_reason.value})", markup=False)
+        out.print(f"no answer ({trajectory.error or trajectory.stop_reason.value})", markup=False, soft_wrap=True)
     else:
-        out.print(answer.text, style="bold", markup=False)
-        out.print(f"evidence: {spans(answer.evidence) or 'none cited'} (seconds)", markup=False)
+        out.print(answer.text, style="bold", markup=False, soft_wrap=True)
+        out.print(f"evidence: {spans(answer.evidence) or 'none cited'} (seconds)", markup=False, soft_wrap=True)
+        if answer.boxes:
+            boxes = "; ".join(b.text for b in answer.boxes)
+            out.print(f"boxes: {boxes} (second: left,top,right,bottom in thousandths)", markup=False, soft_wrap=True)
     cost = f"{usage.turns} turns, {usage.tool_calls} calls, {usage.frames} frames, {usage.wall_s:.1f} s"
     out.print(f"{cost}, {whole.stop_reason.value.replace('_', ' ')}", style="dim", markup=False)
     if scaled is not None:

@@ -11,6 +11,7 @@ import typer
 from .options import (
     Adapter,
     Attention,
+    CacheGb,
     DeviceMap,
     Dtype,
     FourBit,
@@ -93,6 +94,7 @@ def collect(
     attention: Attention = None,
     four_bit: FourBit = False,
     adapter: Adapter = None,
+    cache_gb: CacheGb = None,
 ) -> None:
     """Let a policy play tasks, and keep what is worth learning from.
 
@@ -127,7 +129,13 @@ def collect(
         limits=parse_limits(budget or ""),
         encoder=encoder,
         load=parse_load(
-            model, dtype=dtype, device_map=device_map, attention=attention, four_bit=four_bit, adapter=adapter
+            model,
+            dtype=dtype,
+            device_map=device_map,
+            attention=attention,
+            four_bit=four_bit,
+            adapter=adapter,
+            cache_gb=cache_gb,
         ),
         slips=slips,
         checks=checks,

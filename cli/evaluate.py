@@ -10,6 +10,7 @@ import typer
 from .options import (
     Adapter,
     Attention,
+    CacheGb,
     DeviceMap,
     Dtype,
     FourBit,
@@ -43,6 +44,7 @@ def world(
     attention: Attention = None,
     four_bit: FourBit = False,
     adapter: Adapter = None,
+    cache_gb: CacheGb = None,
 ) -> None:
     """Measure a model on the world: with tools, with N uniform frames and no tools, or with a test-time scaling strategy.
 
@@ -72,7 +74,13 @@ def world(
         temperature=temperature,
         tools=None if tools is None else tuple(name.strip() for name in tools.split(",") if name.strip()),
         load=parse_load(
-            model, dtype=dtype, device_map=device_map, attention=attention, four_bit=four_bit, adapter=adapter
+            model,
+            dtype=dtype,
+            device_map=device_map,
+            attention=attention,
+            four_bit=four_bit,
+            adapter=adapter,
+            cache_gb=cache_gb,
         ),
     )
     quiet_loading(model)

@@ -41,8 +41,7 @@ def index(
 
     began = time.monotonic()
     opened, built = open_index(video, encoder, fps, mode)
-    if encoder == "embedded":
-        embedded_only(opened.path)
+    embedded_only(opened.path, encoder=encoder == "embedded")
     seconds = time.monotonic() - began
     if as_json:
         facts = {"video": str(video), "id": opened.id, "duration_s": opened.duration_s, "frames": len(built)}
@@ -76,8 +75,7 @@ def search(
     if not query.strip():
         raise UsageProblem("the query is empty; say what to look for")
     opened, built = open_index(video, encoder, fps, mode)
-    if encoder == "embedded":
-        embedded_only(opened.path)
+    embedded_only(opened.path, encoder=encoder == "embedded")
     hits = built.search(_picture(query), k)
     path = write_sheet(opened, query, hits, sheet or Path(f"{opened.path.stem}-search.png"))
     if as_json:

@@ -1,4 +1,4 @@
-"""The note that the embedded models know only their own world: said whenever they meet another video.
+"""The notes that the embedded model and the embedded encoder know only their own world: said when they meet another video.
 
 A world film says of itself what it is, in the comment of its MP4 header (`world.film.TAG`). The mark is looked for as plain
 bytes at the file's ends, where the header of an MP4 file lies; a film that was encoded anew has lost it, and gets the note.
@@ -13,10 +13,9 @@ from .options import aside
 _REACH = 4 << 20
 """Bytes looked through at either end: the header of a film of several hours fits in."""
 
-NOTE = (
-    "the embedded models know only playhead's own world (coloured shapes on moving backgrounds): what they say of this "
-    "video means nothing. Give a real model with --model and a real encoder with --encoder."
-)
+_WORLD = "knows only playhead's own world (coloured shapes on moving backgrounds)"
+MODEL_NOTE = f"the embedded model {_WORLD}: what it says of this video means nothing. Give a real one with --model."
+ENCODER_NOTE = f"the embedded encoder {_WORLD}: what it finds in this video means nothing. Give a real one with --encoder."
 
 
 def is_world_film(path: Path) -> bool:
@@ -30,9 +29,11 @@ def is_world_film(path: Path) -> bool:
         return TAG.encode() in file.read(_REACH)
 
 
-def embedded_only(path: Path) -> bool:
-    """Say the note on stderr when the video at `path` is none of the world's; returns whether it was said."""
-    if is_world_film(path):
-        return False
-    aside().print(f"playhead: note: {NOTE}", markup=False)
-    return True
+def embedded_only(path: Path, *, model: bool = False, encoder: bool = False) -> tuple[str, ...]:
+    """Say on stderr what holds of those in use when the video at `path` is none of the world's; returns what was said."""
+    notes = (MODEL_NOTE,) * model + (ENCODER_NOTE,) * encoder
+    if not notes or is_world_film(path):
+        return ()
+    for note in notes:
+        aside().print(f"playhead: note: {note}", markup=False, soft_wrap=True)
+    return notes

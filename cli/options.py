@@ -35,6 +35,9 @@ FourBit = Annotated[
     bool, typer.Option("--four-bit", help="NF4 weights; needs a GPU and playhead[4bit].", rich_help_panel=_PANEL)
 ]
 Adapter = Annotated[str | None, typer.Option(help="Folder or hub id of a PEFT adapter.", rich_help_panel=_PANEL)]
+CacheGb = Annotated[
+    float | None, typer.Option(help="GB for attention caches; else a quarter of what is free.", rich_help_panel=_PANEL)
+]
 
 _SHORT = {
     "calls": "tool_calls",
@@ -54,7 +57,7 @@ def parse_limits(text: str, option: str = "--budget") -> dict[str, float | int |
     """`frames=64,seconds=20` as fields of a Budget; `none` lifts a limit.
 
     Raises:
-        UsageProblem: an unknown name or a value that is no number; the message lists the names.
+        UsageProblem: an unknown name, whose message lists those there are, or a value that makes no sense.
     """
     values: dict[str, float | int | None] = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
@@ -63,10 +66,27 @@ def parse_limits(text: str, option: str = "--budget") -> dict[str, float | int |
         if not equals or field not in Budget.__dataclass_fields__:
             raise UsageProblem(f"{option} {part!r}: write NAME=NUMBER with a name of {', '.join(_NAMES)}")
         try:
-            values[field] = None if value == "none" else float(value) if field == "wall_s" else int(value)
-        except ValueError:
-            raise UsageProblem(f"{option} {part!r}: {value!r} is not a number (or none, for no limit)") from None
+            values[field] = None if value == "none" else _limit(field, value)
+        except ValueError as error:
+            raise UsageProblem(f"{option} {part!r}: {error} (or none, for no limit)") from None
     return values
+
+
+def _limit(field: str, text: str) -> float | int:
+    """A limit in the words of the command line, which are not those of `Budget`.
+
+    Raises:
+        ValueError: what is wrong with it.
+    """
+    kind, what = (float, "a number") if field == "wall_s" else (int, "a whole number")
+    try:
+        value = kind(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not {what}") from None
+    least = 1 if field == "turns" else 0
+    if not value >= least:  # NaN is refused too
+        raise ValueError(f"{text!r} is not {least} or more")
+    return value
 
 
 def parse_budget(text: str | None, base: Budget | None = None) -> Budget | None:
@@ -79,10 +99,7 @@ def parse_budget(text: str | None, base: Budget | None = None) -> Budget | None:
         return None
     values, base = parse_limits(text), base or Budget()
     kept = {name: getattr(base, name) for name in Budget.__dataclass_fields__}
-    try:
-        return Budget(**{**kept, **values})
-    except ValueError as error:
-        raise UsageProblem(f"--budget: {error}") from None
+    return Budget(**{**kept, **values})
 
 
 def parse_choices(text: str | None) -> tuple[str, ...]:
@@ -107,20 +124,23 @@ def parse_load(
     attention: str | None = None,
     four_bit: bool = False,
     adapter: str | None = None,
+    cache_gb: float | None = None,
 ) -> LoadOptions | None:
     """How the checkpoint is to be loaded; None where no flag says anything.
 
     Raises:
-        UsageProblem: an unknown dtype, an empty value, or a model behind a server, which nothing here loads.
+        UsageProblem: an unknown dtype, an empty value, caches of no size, or a model behind a server, which nothing here loads.
     """
     given: dict[str, Any] = {"dtype": dtype, "device_map": device_map, "attention": attention, "adapter": adapter}
     given = {name: value for name, value in given.items() if value is not None}
+    texts = dict(given)
+    given |= {} if cache_gb is None else {"cache_gb": cache_gb}
     flags = [f"--{name.replace('_', '-')}" for name in (*given, *(["four_bit"] if four_bit else []))]
     if not flags:
         return None
     if model.startswith(("http://", "https://")):
         raise UsageProblem(f"{', '.join(flags)}: for models loaded in this process; a server loads its own, so set it there")
-    for name, value in given.items():
+    for name, value in texts.items():
         if not value.strip():
             raise UsageProblem(f"--{name.replace('_', '-')} is empty; leave it out or give a value")
     from ..agent.policies.loading import LoadOptions

@@ -11,6 +11,7 @@ import typer
 from .options import (
     Adapter,
     Attention,
+    CacheGb,
     DeviceMap,
     Dtype,
     FourBit,
@@ -63,12 +64,14 @@ def scale(
     attention: Attention = None,
     four_bit: FourBit = False,
     adapter: Adapter = None,
+    cache_gb: CacheGb = None,
 ) -> None:
     """What does a point of accuracy cost? Run strategies under budgets on the same tasks, and write the bill.
 
     Prints a table and writes OUT/results.json, OUT/scaling.png (accuracy against cost, the Pareto front drawn),
-    OUT/calibration.png and OUT/scaling.html; every cell of the grid has a folder with its trajectories. It can be killed at any
-    moment: the same command goes on, and ends in the same results.json. Strategies and budgets can be added later.
+    OUT/calibration.png and OUT/scaling.html; every cell of the grid has a folder with its results and, of each question, the
+    trajectory that the answer was taken from. It can be killed at any moment: the same command goes on, and ends in the same
+    results.json. Strategies and budgets can be added later.
 
     "tokens" are those that the model really computed, prompt and sampled ones, when every question starts with empty caches.
 
@@ -90,7 +93,13 @@ def scale(
         temperature=temperature,
         concurrency=concurrency,
         load=parse_load(
-            model, dtype=dtype, device_map=device_map, attention=attention, four_bit=four_bit, adapter=adapter
+            model,
+            dtype=dtype,
+            device_map=device_map,
+            attention=attention,
+            four_bit=four_bit,
+            adapter=adapter,
+            cache_gb=cache_gb,
         ),
     )
     cells = cells_of(base, parse_strategies(strategies), parse_budgets(budgets))

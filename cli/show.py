@@ -10,6 +10,7 @@ import typer
 from .options import (
     Adapter,
     Attention,
+    CacheGb,
     DeviceMap,
     Dtype,
     FourBit,
@@ -65,6 +66,7 @@ def demo(
     attention: Attention = None,
     four_bit: FourBit = False,
     adapter: Adapter = None,
+    cache_gb: CacheGb = None,
 ) -> None:
     """Make a long film, ask it four questions, print every step, and write a page to look at.
 
@@ -80,7 +82,7 @@ def demo(
     from ..demo.run import SEED, run_demo
 
     load = parse_load(
-        model, dtype=dtype, device_map=device_map, attention=attention, four_bit=four_bit, adapter=adapter
+        model, dtype=dtype, device_map=device_map, attention=attention, four_bit=four_bit, adapter=adapter, cache_gb=cache_gb
     )
     said = console()
     quiet_loading(model)

@@ -69,6 +69,9 @@ class Trajectory:
     exact: bool = True
     """False where the policy could not return the tokens it sampled; RL refuses such a trajectory."""
     temperature: float = 0.0
+    """Log-probs are those at this temperature, before `top_p` cuts."""
+    top_p: float | None = None
+    """The share of the likeliest tokens that was drawn from; None where it was not written down."""
     schema_version: int = SCHEMA_VERSION
 
     @property

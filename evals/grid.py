@@ -53,7 +53,8 @@ class Cell:
     def budget(self) -> str:
         """As users write it: "frames=16"; empty where nothing is limited but by default."""
         limits = sorted(self.setup.limits.items())
-        return ",".join(f"{_SHORT.get(name, name)}={'none' if v is None else f'{v:g}'}" for name, v in limits)
+        said = (("none" if v is None else str(v) if isinstance(v, int) else f"{v:g}") for _, v in limits)
+        return ",".join(f"{_SHORT.get(name, name)}={value}" for (name, _), value in zip(limits, said, strict=True))
 
     @property
     def key(self) -> str:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 IDENTITY = (
     *("tasks_sha256", "limit", "model", "model_sha256", "load", "adapter_sha256"),
-    *("encoder", "strategy", "limits", "seed", "temperature"),
+    *("encoder", "strategy", "limits", "seed", "temperature", "tools"),
 )
-"""What must be the same in all parts of a run."""
+"""What must be the same in all parts of a run. A manifest from before a key was one counts as None there."""
 _PACKAGES = ("torch", "transformers", "open_clip_torch", "faiss-cpu", "av", "langgraph", "numpy")
 
 Limits = Mapping[str, int | float | None]
@@ -49,6 +49,7 @@ class Setup:
     Raises:
         StrategyError: there is no such strategy.
         DataError: frames without "direct", a limit that is none, or a tool of an unknown name.
+        ModelError: a server's address that is none or holds a password: no manifest may.
     """
 
     model: str = "embedded"
@@ -74,6 +75,10 @@ class Setup:
                 default_toolbox(self.tools)
         except ValueError as error:
             raise DataError(str(error)) from None
+        if "://" in self.model:
+            from ..agent.policies.openai.server import split_url
+
+            split_url(self.model)
         _ = self.plan  # an unknown strategy is refused at once
 
     @cached_property
@@ -113,9 +118,7 @@ def make_manifest(data: Path, setup: Setup, limit: int | None) -> dict[str, Any]
             versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    load = to_plain(setup.load) if setup.load else None
-    if load and load["adapter"]:
-        load["adapter"] = str(load["adapter"])  # may be a Path
+    load = _load(setup.load)
     return {
         "tasks_sha256": _sha256(tasks_file),
         "limit": limit,
@@ -132,6 +135,15 @@ def make_manifest(data: Path, setup: Setup, limit: int | None) -> dict[str, Any]
         "versions": {"python": platform.python_version(), **versions},
         "cores": os.cpu_count(),
     }
+
+
+def _load(options: LoadOptions | None) -> dict[str, Any] | None:
+    """What of it a result depends on; None for the usual."""
+    said = {} if options is None else to_plain(options)
+    said.pop("cache_gb", None)  # caches change the work, never the result
+    if said.get("adapter"):
+        said["adapter"] = str(said["adapter"])  # may be a Path
+    return said if any(said.values()) else None
 
 
 def manifest_like(manifest: Mapping[str, Any], setup: Setup) -> dict[str, Any]:

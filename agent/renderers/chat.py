@@ -16,6 +16,7 @@ token of the tokenizer that occurs in it is broken with a space (`< |im_end|>`) 
 
 from __future__ import annotations
 
+import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -71,8 +72,11 @@ class ChatRenderer(ABC):
 
         try:
             return cls(AutoProcessor.from_pretrained(str(folder)))
-        except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-            raise ModelError(f"{folder}: no processor could be loaded ({one_line(error)})") from None
+        except ModelError:
+            raise
+        except Exception as error:  # what transformers raises over a damaged file is whatever its code stumbles over
+            why = _damaged(Path(folder)) or one_line(error)
+            raise ModelError(f"{folder}: no processor could be loaded ({why})") from None
 
     # What a family says.
 
@@ -233,6 +237,24 @@ class ChatRenderer(ABC):
             names.update(TAGS)
         breakable = sorted((n for n in names if len(n) > 2 and n[0] == "<"), key=len, reverse=True)
         return re.compile("|".join(map(re.escape, breakable)))
+
+
+_FILES = (
+    *("tokenizer_config.json", "tokenizer.json", "processor_config.json", "preprocessor_config.json"),
+    *("video_preprocessor_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.json"),
+)
+"""What a processor is read from, where the folder has it; each holds a JSON object."""
+
+
+def _damaged(folder: Path) -> str:
+    """The first of a processor's files that holds no JSON object, in words; "" where all do."""
+    for name in _FILES:
+        try:
+            if (folder / name).is_file() and not isinstance(json.loads((folder / name).read_bytes()), dict):
+                return f"{name} holds no JSON object"
+        except (OSError, ValueError, RecursionError) as error:
+            return f"{name} cannot be read: {one_line(error)}"
+    return ""
 
 
 def _function(function: dict[str, Any]) -> dict[str, Any]:

@@ -241,6 +241,7 @@ class Bench:
             model=self.agent.policy.name,
             exact=self.agent.policy.exact and all(turn.completion.exact for turn in turns),
             temperature=temperature,
+            top_p=self.agent.top_p,
         )
         self.log.trajectories.append(trajectory)
         return trajectory

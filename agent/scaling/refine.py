@@ -74,7 +74,8 @@ class Refine(Strategy):
 
     async def _by_looking(self, bench: Bench, purse: Purse, seed: int, drafts: list[Outcome]) -> Outcome | None:
         with purse.part(2) as part:
-            look = await look_again(bench.varied(tools=self.uses_tools), part, seed, drafts[-1])
+            turn = len(drafts) // 2  # each round looks elsewhere
+            look = await look_again(bench.varied(tools=self.uses_tools), part, seed, drafts[-1], turn)
         if look is not None and look.answer is not None:
             stable = self._told(bench, drafts, bench.outcome(look))
             if stable is not None:

@@ -83,6 +83,12 @@ def test_the_trajectory_is_what_the_policy_saw(make, film, renderer):
     assert "could not be read" in trajectory.turns[2].context_messages[0].text
 
 
+def test_top_p_is_checked_at_once_and_written_down(make, film):
+    with pytest.raises(ValueError, match="top_p must be above 0"):
+        make([ANSWER], top_p=0)
+    assert run(make([ANSWER], top_p=0.5), film).top_p == 0.5
+
+
 def test_an_unreadable_model_gets_one_reminder_and_then_the_opening_of_an_answer(make, film):
     def reply(request):
         return "red</answer>\n<evidence>30-34</evidence>" if request.messages[-1].role == "assistant" else "hmm"

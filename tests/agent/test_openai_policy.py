@@ -8,11 +8,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import random
+import threading
 import time
 
 import pytest
 from fault_server import ASK, CALL, IMPATIENT, LIMITS, TOOL, chunk, no_key, request, say, serving, store_of, talk, whole
-from playhead.agent.policies.openai import Limits, OpenAIPolicy
+from playhead.agent.policies.openai import Dialect, Limits, OpenAIPolicy
+from playhead.agent.policies.openai.slots import Slots
 from playhead.agent.renderers.parsing import parse
 from playhead.agent.video_agent import VideoAgent
 from playhead.core.errors import ModelError
@@ -193,6 +196,75 @@ def test_no_server_there(store):
     assert completion.text == "no server answers at http://127.0.0.1:9/v1"
 
 
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_waits_double_up_to_a_cap_and_retries_are_counted(store, monkeypatch, share):
+    slept: list[float] = []
+    wait = asyncio.sleep
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        await wait(0)
+
+    def jitter(low: float, high: float) -> float:
+        assert (low, high) == (0.5, 1.0)
+        return share
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    monkeypatch.setattr(random, "uniform", jitter)
+    limits = Limits(retries=5, backoff_s=0.5, backoff_most_s=3)
+    policy = OpenAIPolicy("http://127.0.0.1:9/v1", "m", store, limits=limits)
+    (completion,) = asyncio.run(policy.generate([request()]))
+    assert completion.finish_reason is FinishReason.ERROR and "no server answers" in completion.text
+    waits = [s for s in slept if s > 0]
+    assert waits == [share * s for s in (0.5, 1, 2, 3, 3)], "one before each retry"
+
+
+def test_jitter_is_drawn(store):
+    server = OpenAIPolicy("http://127.0.0.1:9/v1", "m", store, limits=Limits(backoff_s=1, backoff_most_s=4)).server
+    for attempt, most in enumerate((1, 2, 4, 4)):
+        drawn = [server._pause(attempt, None) for _ in range(50)]
+        assert all(most / 2 <= s <= most for s in drawn) and len(set(drawn)) > 1
+        assert all(7 + most / 2 <= server._pause(attempt, 7.0) <= 7 + most for _ in range(50)), "beside Retry-After"
+
+
+def test_a_whole_request_has_a_limit(store):
+    started = time.monotonic()
+    ((completion,), server, _) = talk(silent, store, limits=Limits(request_s=1))
+    assert (completion.finish_reason, completion.text) == (FinishReason.TIMEOUT, "") and len(server.seen) == 1
+    completions, server, _ = talk(silent, store, [request(seed=1), request(seed=2)], Limits(request_s=1, concurrency=1))
+    assert [c.finish_reason for c in completions] == [FinishReason.TIMEOUT] * 2, "the wait for a slot counts"
+    assert server.most_at_once == 1 and time.monotonic() - started < 30
+
+
+def test_no_time_is_left_to_try_again(store):
+    limits = Limits(request_s=1, backoff_s=60, backoff_most_s=60)
+    ((completion,), server, _) = talk(refuse_500, store, limits=limits)
+    assert completion.finish_reason is FinishReason.ERROR and len(server.seen) == 1
+    assert completion.text == "500 Status: no, and no time is left to try again"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"retries": -1}, {"concurrency": 0}, {"request_s": 0}, {"first_byte_s": -1.0}, {"idle_s": float("nan")}),
+        *({"connect_s": 0}, {"backoff_s": -1}, {"backoff_most_s": -1}, {"retry_after_s": -1}),
+    ],
+    ids=str,
+)
+def test_limits_that_make_no_sense(wrong):
+    with pytest.raises(ValueError, match=f"^Limits.{next(iter(wrong))} must be .*; got [^\\n]*$"):
+        Limits(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"calls": "txt"}, {"frames": "film"}, {"image_format": "gif"}, {"tool_frames": "system"}], ids=str
+)
+def test_dialects_that_nobody_speaks(wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=f"^Dialect.{name} must be one of .*; got '{value}'$"):
+        Dialect(**wrong)
+
+
 def test_a_frame_without_pixels_fails_alone(store):
     class Empty:
         def pixels(self, frame):
@@ -223,6 +295,67 @@ def test_so_many_at_once_and_no_more(store):
     completions, server, _ = talk(script, store, [request(seed=i) for i in range(10)])
     assert [c.text for c in completions] == [str(i) for i in range(10)]
     assert server.most_at_once == LIMITS.concurrency
+
+
+def test_so_many_at_once_over_all_loops(store):
+    """As when several threads ask one policy: each has a loop of its own."""
+
+    async def script(x):
+        await asyncio.sleep(0.05)
+        await say(x, str(x.body["seed"]))
+
+    async def run():
+        async with serving(script) as server:
+            policy = OpenAIPolicy(server.url, "m", store, limits=Limits(concurrency=2))
+            said: list[str] = []
+
+            def ask(thread: int) -> None:
+                requests = [request(seed=10 * thread + i) for i in range(4)]
+                said.extend(c.text for c in asyncio.run(policy.generate(requests)))
+
+            await asyncio.gather(*(asyncio.to_thread(ask, i) for i in range(3)))
+            return said, server.most_at_once
+
+    said, most = asyncio.run(run())
+    assert sorted(said) == sorted(str(10 * t + i) for t in range(3) for i in range(4)) and most == 2
+
+
+def test_slots_outlive_those_who_wait_for_them():
+    slots, held, done = Slots(1), threading.Event(), threading.Event()
+
+    async def hold():
+        async with slots:
+            held.set()
+            await asyncio.to_thread(done.wait)
+
+    async def give_up():
+        async with slots:
+            raise AssertionError("the slot is taken")
+
+    async def wait_and_go():
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(give_up(), 0.05)
+
+    holder = threading.Thread(target=lambda: asyncio.run(hold()))
+    holder.start()
+    held.wait()
+    asyncio.run(wait_and_go())  # its loop is closed when the slot is handed on
+    done.set()
+    holder.join()
+
+    async def cancelled_in_turn():
+        await slots.__aenter__()
+        waiting = asyncio.create_task(give_up())
+        await asyncio.sleep(0)
+        await slots.__aexit__()
+        await asyncio.sleep(0)  # it has been given the slot and has not woken up
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        async with asyncio.timeout(5), slots:
+            return "free"
+
+    assert asyncio.run(cancelled_in_turn()) == "free"
 
 
 def test_n_is_never_asked_for_and_other_choices_do_not_count(store):
@@ -313,9 +446,19 @@ def test_openais_key_stays_on_safe_ground(store, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:8000/v1", "http://u:hush@h/v1#m", "http://h:port/v1#m", "https:///v1#m"]
+    "url",
+    [
+        *("http://127.0.0.1:8000/v1", "http://h:port/v1#m", "https:///v1#m", "http://[bad/v1#m", "http://h/v1?key=hush#m"),
+        *("http://u:hush@h/v1#m", "http://u:hush@h:port/v1#m", "http://u:hush@[bad/v1#m", "http://hush@h/v1", "ftp://hush@h#m"),
+        *("http://u:hush#1@h:1/v1#m", "http://u:1#hush@h/v1", "http://u:hush/1@h:1/v1#m", "http://u:hush?1@h/v1#m"),
+    ],
 )
 def test_addresses_that_are_none(store, url):
     with pytest.raises(ModelError) as caught:
         OpenAIPolicy.from_url(url, store)
     assert "hush" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_name_may_hold_an_at(store):
+    policy = OpenAIPolicy.from_url("https://api.example.com/v1#@cf/meta/llama@2", store)
+    assert policy.model == "@cf/meta/llama@2" and policy.server.address == "https://api.example.com/v1"

@@ -32,6 +32,8 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["ask", "gone.mp4", "Why?", "--budget", "frames"], "NAME=NUMBER"),
         (["ask", "gone.mp4", "Why?", "--budget", "frames=-1"], "frames"),
         (["ask", "gone.mp4", "Why?", "--dtype", "int3"], "--dtype"),
+        (["eval", "world", "--data", "gone", "--out", "r", "--model", "http://u:hush@h:port/v1#m"], "no user, password"),
+        (["eval", "world", "--data", "gone", "--out", "r", "--model", "HTTP://h:port/v1#m"], "not an address"),
         (["ask", "gone.mp4", "Why?", "--device-map", ""], "--device-map is empty"),
         (["ask", "gone.mp4", "Why?", "--model", "http://h/v1#m", "--four-bit"], "--four-bit: for models loaded in"),
         (["eval", "world", "--data", "gone", "--out", "r", "--model", "https://h/v1#m", "--adapter", "a"], "--adapter"),
@@ -106,6 +108,11 @@ def test_load_flags_in_words() -> None:
     assert parse_load("m", device_map="auto", attention="sdpa", adapter="a") == LoadOptions(
         device_map="auto", attention="sdpa", adapter="a"
     )
+    assert parse_load("m", cache_gb=2.5, adapter="a") == LoadOptions(cache_gb=2.5, adapter="a")
+    with pytest.raises(UsageProblem, match="--cache-gb: cache_gb must be more than 0"):
+        parse_load("m", cache_gb=0.0)
+    with pytest.raises(UsageProblem, match="--cache-gb: for models loaded in this process"):
+        parse_load("http://h/v1#m", cache_gb=1.0)
     with pytest.raises(UsageProblem, match="--dtype: dtype must be one of"):
         parse_load("m", dtype="int3")
 

@@ -14,6 +14,7 @@ from playhead.core.clip import Clip
 from playhead.core.codec import from_plain, to_plain
 from playhead.core.errors import DataError
 from playhead.core.nouns import Answer, Completion, Frame, Message, Observation, StopReason, Task, ToolCall
+from playhead.core.policy import Sampling
 from playhead.core.tasks import read_tasks, write_tasks
 from playhead.core.trajectory import Trajectory, Turn, from_json, read_trajectories, to_json, write_trajectories
 
@@ -79,6 +80,19 @@ def test_json_and_back(trajectory: Trajectory) -> None:
     line = to_json(trajectory)
     assert "\n" not in line and line.isascii()
     assert from_json(line) == trajectory
+
+
+def test_files_from_before_top_p_was_written_say_nothing_of_it() -> None:
+    old = json.loads(to_json(Trajectory(id="x", group_id="g", task=TASK, top_p=0.9)))
+    assert from_json(json.dumps(old)).top_p == 0.9
+    del old["top_p"]
+    assert from_json(json.dumps(old)).top_p is None
+
+
+@pytest.mark.parametrize("top_p", [0, 0.0, -0.1, 1.1, math.nan])
+def test_a_share_that_leaves_nothing_to_draw_from_is_refused(top_p: float) -> None:
+    with pytest.raises(ValueError, match=r"^top_p must be above 0 and at most 1; got [^\n]*$"):
+        Sampling(top_p=top_p)
 
 
 def test_lone_surrogates_of_a_model_survive(tmp_path: Path) -> None:

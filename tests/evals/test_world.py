@@ -14,7 +14,7 @@ from playhead.agent.profile import Profile
 from playhead.agent.scaling.strategy import Scaled, Strategy
 from playhead.core.budget import Usage
 from playhead.core.clip import Clip
-from playhead.core.errors import DataError, PlayheadError
+from playhead.core.errors import DataError, ModelError, PlayheadError
 from playhead.core.nouns import StopReason, Task
 from playhead.core.tasks import read_tasks, write_tasks
 from playhead.core.trajectory import Trajectory, read_trajectories
@@ -143,11 +143,36 @@ def test_how_a_model_is_loaded_is_part_of_the_run(world: Path, tmp_path: Path) -
     load = LoadOptions(dtype="bfloat16", adapter=tmp_path / "adapter")
     adapted = make_manifest(world, Setup(model="some/model", load=load), None)
     assert adapted["load"]["dtype"] == "bfloat16" and adapted["adapter_sha256"]
+    assert make_manifest(world, Setup(model="some/model", load=LoadOptions(cache_gb=2.0)), None)["load"] is None
     with Ledger(tmp_path / "run", plain, IDENTITY):
         pass
     with pytest.raises(DataError, match="load = None"):
         Ledger(tmp_path / "run", adapted, IDENTITY)
     assert json.loads(json.dumps(adapted)) == adapted, "a resumed run compares with what JSON gave back"
+
+
+def test_a_models_tools_are_part_of_the_run(world: Path, tmp_path: Path) -> None:
+    some, others = (make_manifest(world, Setup(tools=tools), None) for tools in (("search_clips",), ("temporal_zoom",)))
+    own = make_manifest(world, Setup(), None)
+    with Ledger(tmp_path / "some", some, IDENTITY), Ledger(tmp_path / "own", own, IDENTITY):
+        pass
+    with Ledger(tmp_path / "some", some, IDENTITY):
+        pass
+    for root, other in (("some", others), ("some", own), ("own", some)):
+        with pytest.raises(DataError, match=r"with tools = .*name another folder"):
+            Ledger(tmp_path / root, other, IDENTITY)
+    held = tmp_path / "own" / "manifest.json"
+    held.write_text(json.dumps({k: v for k, v in own.items() if k != "tools"}))
+    with Ledger(tmp_path / "own", own, IDENTITY):
+        pass  # a manifest from before there was the key
+    with pytest.raises(DataError, match="tools = None"):
+        Ledger(tmp_path / "own", some, IDENTITY)
+
+
+def test_a_password_gets_into_no_manifest(world: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="password") as caught:
+        evaluate_world(world, tmp_path / "run", Setup(model="http://u:hush@h/v1#m"))
+    assert "hush" not in str(caught.value) and not (tmp_path / "run").exists()
 
 
 @pytest.mark.timeout(300)

@@ -234,12 +234,13 @@ def test_a_run_is_a_strategy_on_a_task(tasks):
         {"direct_share": 2.0},
         {"limits": {"turns": 0}},
         {"strategy": "hope"},
+        {"model": "http://u:hush@h:1/v1#m"},  # before a manifest keeps it
     ],
 )
 def test_what_makes_no_sense_is_refused_at_once(bad):
     with pytest.raises(PlayheadError) as refused:
         Setup(**bad)
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(refused.value) and "hush" not in str(refused.value)
 
 
 @pytest.mark.parametrize(("spec", "says"), [("hope", "no strategy is called 'hope'"), ("vote(tools,n=3", "closing bracket")])

@@ -40,6 +40,7 @@ class Setup:
     Raises:
         StrategyError: there is no such strategy, or it has no such parameter.
         DataError: values that make no sense together.
+        ModelError: an address that cannot be one.
     """
 
     model: str = "embedded"
@@ -80,6 +81,10 @@ class Setup:
             replace(Budget(), **self.limits)
         except ValueError as error:
             raise DataError(f"--budget: {error}") from None
+        if "://" in self.model:  # before a manifest keeps what it should not
+            from ...agent.policies.openai.server import split_url
+
+            split_url(self.model)
 
     @property
     def plan(self) -> Strategy:

@@ -4,9 +4,9 @@
     agent = VideoAgent("http://127.0.0.1:8000/v1#Qwen/Qwen3-VL-8B-Instruct")            # the same, with defaults
 
 Each request is one chat completion (`wire` says how it is written, `reply` how it is read, `server` how it is sent and tried
-again). Requests run together, `Limits.concurrency` at a time; one that fails is a completion with `FinishReason.ERROR`, one
-whose time is over a completion with what had come by then, and neither touches the others. Cancelling `generate`
-closes its connections, on which servers stop their work.
+again). Requests run together, `Limits.concurrency` at a time whatever their loops; one that fails is a completion with
+`FinishReason.ERROR`, one whose time is over a completion with what had come by then, and neither touches the others.
+Cancelling `generate` closes its connections, on which servers stop their work.
 
 Tokens. Without a tokenizer the agent's tokens are estimates (`text`) and trajectories say `exact=False`. With `renderer`, the
 renderer of the served checkpoint, a completion is token-exact when the server proves it: it returned token ids and log-probs
@@ -29,12 +29,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ....core.errors import ModelError, PlayheadError
+from ....core.errors import PlayheadError
 from ....core.nouns import Completion, FinishReason, Frame
 from ....core.policy import GenerateRequest, Renderer, Sampling
 from ...renderers.chat import ChatRenderer, PixelSource
 from .reply import Reply
-from .server import Fault, Limits, Progress, Server
+from .server import Fault, Limits, Progress, Server, split_url
 from .text import TextRenderer
 from .wire import HOSTED, Dialect, Writer
 
@@ -92,9 +92,7 @@ class OpenAIPolicy:
         Raises:
             ModelError: no model is named, or the address is unusable.
         """
-        address, _, model = url.partition("#")
-        if not model:
-            raise ModelError("which model of the server? Write its name after a #: http://HOST:PORT/v1#MODEL")
+        address, model = split_url(url)
         return cls(address, model, store)
 
     @property

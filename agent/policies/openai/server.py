@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 
 from ....core.errors import ModelError
 from .reply import Malformed, Reply, ServerSaid, error_text, events
+from .slots import Slots
 
 if TYPE_CHECKING:
     import httpx
@@ -36,6 +37,9 @@ AGAIN = frozenset({408, 409, 425, 429})
 SHORTEST_KEY = 8
 """Shorter ones are placeholders ("EMPTY"); taking them out of texts would only spoil the texts."""
 HIDDEN = "[key]"
+NO_SECRETS = (
+    "put no user, password or query into a server's address (http://HOST:PORT/v1#MODEL); the key is read from PLAYHEAD_API_KEY"
+)
 DRAIN_S = 1.0
 """How long a stream may go on after the model has finished: read to its end, its connection serves the next request."""
 
@@ -57,7 +61,18 @@ class Limits:
     """Before the first retry; doubles with each, up to `backoff_most_s`."""
     backoff_most_s: float = 20.0
     retry_after_s: float = 60.0
+    """A server that asks for a longer wait is not asked again."""
     concurrency: int = 16
+    """Requests of one policy that are under way at once, over all its event loops and threads."""
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError: a count or a time that makes no sense."""
+        for name in ("connect_s", "first_byte_s", "idle_s", "request_s"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"Limits.{name} must be above 0; got {getattr(self, name)}")
+        for name, least in (("retries", 0), ("concurrency", 1), ("backoff_s", 0), ("backoff_most_s", 0), ("retry_after_s", 0)):
+            if not getattr(self, name) >= least:
+                raise ValueError(f"Limits.{name} must be at least {least}; got {getattr(self, name)}")
 
 
 class Fault(Exception):
@@ -82,25 +97,16 @@ class Server:
     """Chat completions at `address` (such as http://127.0.0.1:8000/v1). Works on any event loop, and on several.
 
     Raises:
-        ModelError: the address is none, or holds a password; or the key cannot be sent in a header.
+        ModelError: the address is none, or holds a password or a query; or the key cannot be sent in a header.
     """
 
     def __init__(self, address: str, limits: Limits) -> None:
-        try:
-            parts = urlsplit(address)
-            host, _ = parts.hostname, parts.port
-        except ValueError:
-            raise ModelError(f"{address}: not an address; write http://HOST:PORT/v1#MODEL") from None
-        if parts.username or parts.password or parts.query:
-            raise ModelError(
-                f"http://{host}: put no password or query into the address; the key is read from PLAYHEAD_API_KEY"
-            )
-        if parts.scheme not in ("http", "https") or not host:
-            raise ModelError(f"{address}: not an address; write http://HOST:PORT/v1#MODEL")
+        scheme, host = _scheme_and_host(address)
         self.address = address.rstrip("/")
         self.limits = limits
         self.here = host == "localhost" or host == "::1" or host.startswith("127.")
-        self._key = read_key(trusted=parts.scheme == "https" or self.here)
+        self._key = read_key(trusted=scheme == "https" or self.here)
+        self._slots = Slots(limits.concurrency)
         self._connected: dict[asyncio.AbstractEventLoop, _Connected] = {}
         self._lock = threading.Lock()
 
@@ -111,7 +117,7 @@ class Server:
             Fault: no try succeeded; the text says why.
         """
         connected = await self._connect()
-        async with connected.slots:
+        async with self._slots:
             for attempt in range(self.limits.retries + 1):
                 progress.reply = Reply()
                 try:
@@ -199,7 +205,7 @@ class Server:
             bound = httpx.Limits(max_connections=None, max_keepalive_connections=self.limits.concurrency)
             # A proxy from the environment is never asked for this machine's own servers.
             client = httpx.AsyncClient(timeout=timeout, limits=bound, trust_env=not self.here)
-            new = _Connected(client, asyncio.Semaphore(self.limits.concurrency), _closing(client))
+            new = _Connected(client, _closing(client))
             self._connected = {known: kept for known, kept in self._connected.items() if not known.is_closed()}
             self._connected[loop] = new
         await anext(new.closing)
@@ -209,7 +215,6 @@ class Server:
 @dataclass(frozen=True, slots=True)
 class _Connected:
     client: httpx.AsyncClient
-    slots: asyncio.Semaphore
     closing: AsyncIterator[None]
 
 
@@ -219,6 +224,35 @@ async def _closing(client: httpx.AsyncClient) -> AsyncIterator[None]:
         yield
     finally:
         await client.aclose()
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """(address, model) of `http://HOST:PORT/v1#MODEL`.
+
+    Raises:
+        ModelError: no model is named, or the address is unusable.
+    """
+    address, _, model = url.rpartition("#")
+    if "@" in url.partition("://")[2].partition("/")[0]:  # a password may hold a # too
+        raise ModelError(NO_SECRETS)
+    if not address or not model:
+        raise ModelError("which model of the server? Write its name after a #: http://HOST:PORT/v1#MODEL")
+    _scheme_and_host(address)
+    return address, model
+
+
+def _scheme_and_host(address: str) -> tuple[str, str]:
+    """Raises: ModelError: none, or one with secrets in it: what stands before an @ or after a ? is never said."""
+    if "@" in address or "?" in address:
+        raise ModelError(NO_SECRETS)
+    try:
+        parts = urlsplit(address)
+        scheme, host, _ = parts.scheme, parts.hostname, parts.port
+    except ValueError:
+        scheme, host = "", None
+    if scheme not in ("http", "https") or not host or "#" in address:
+        raise ModelError(f"{address}: not an address; write http://HOST:PORT/v1#MODEL")
+    return scheme, host
 
 
 def read_key(*, trusted: bool) -> str:

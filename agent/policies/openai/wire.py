@@ -22,7 +22,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, takewhile
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ....core.nouns import Frame, Message, Part, ToolCall, ToolSpec
 from ....core.policy import GenerateRequest
@@ -32,6 +32,10 @@ from ...renderers.preamble import tool_preamble, tool_responses
 from .text import TextRenderer
 
 Json = dict[str, Any]
+Calls = Literal["native", "text"]
+FramesAs = Literal["images", "video"]
+ImageFormat = Literal["png", "jpeg"]
+ToolFrames = Literal["tool", "user"]
 
 ANSWER_IN_WORDS = (
     "Time is up. Answer now with what you have seen, without calling tools, in exactly this form:\n"
@@ -47,18 +51,25 @@ FRAMES_FOLLOW = "The frames of these results, in their order:"
 class Dialect:
     """What a server takes. The defaults suit vLLM, SGLang and `transformers serve`; `HOSTED` the strict schema."""
 
-    calls: Literal["native", "text"] = "native"
-    frames: Literal["images", "video"] = "images"
+    calls: Calls = "native"
+    frames: FramesAs = "images"
     """"video": frames that follow each other go as one `video/jpeg` part after their times in text (vLLM)."""
-    image_format: Literal["png", "jpeg"] = "png"
+    image_format: ImageFormat = "png"
     """png is lossless; jpeg is about a tenth of the bytes."""
-    tool_frames: Literal["tool", "user"] = "tool"
+    tool_frames: ToolFrames = "tool"
     """Whose message carries the frames that tools show: the strict schema allows none in a tool's."""
     prefill: bool = False
     """The server takes `continue_final_message` (vLLM, SGLang)."""
     stream: bool = True
     extra: Json = field(default_factory=dict)
     """Fields set last in the body; None takes a field out."""
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError: a value that is none of its field's."""
+        kinds = {"calls": Calls, "frames": FramesAs, "image_format": ImageFormat, "tool_frames": ToolFrames}
+        for name, kind in kinds.items():
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(f"Dialect.{name} must be one of {', '.join(get_args(kind))}; got {getattr(self, name)!r}")
 
     @property
     def image_kind(self) -> str:

@@ -116,6 +116,7 @@ def test_zoom_believes_frames_that_suffice(lab, words):
     [
         ([("red", 0.2), ("green", 0.9), ("blue", 0.3)], "green"),  # the surest, where all disagree
         ([("red", 0.4), ("green", 0.6), ("red", 0.4)], "red"),  # two count more than a surer one
+        ([("red", 0.2), ("green", 0.9), ("red", 0.2)], "green"),  # and two that guess do not
         ([("red", 0.2), ("blue", 0.3), ("green", 0.9)], "green"),
     ],
 )
