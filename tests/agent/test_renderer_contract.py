@@ -175,6 +175,14 @@ def test_times_are_written_as_the_family_was_trained(family, renderer):
         from transformers.models.smolvlm import processing_smolvlm as own
 
         assert renderer.stamp(83.5) == own.FRAME_TIMESTAMP_MESSAGE.format(timestamp="01:23")
+    if family.model_type == "qwen3_vl":  # the same; a pair of equal times is one step of its video encoder
+        from types import SimpleNamespace
+
+        metadata = SimpleNamespace(fps=2.0, frames_indices=[0, 0, 167, 167, 8000, 8000])
+        processor, grid = renderer.processor, torch.tensor([[3, 4, 4]])
+        told = processor.replace_video_token({"video_grid_thw": grid, "video_metadata": [metadata]}, 0)
+        between = told.replace(processor.vision_start_token + processor.video_token * 4 + processor.vision_end_token, "|")
+        assert tuple(between.strip("|").split("|")) == STAMPS["qwen3_vl"]
 
 
 @only_smolvlm
