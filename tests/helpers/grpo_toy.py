@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from playhead.agent.profile import Profile
 from playhead.agent.prompts import first_messages
 from playhead.core.budget import Usage
 from playhead.core.errors import ModelError
@@ -66,6 +67,7 @@ class ToyAgent:
     tokens: int = 5
     temperature: float = 1.0
     top_p: float = 1.0
+    profile: Profile = field(default_factory=lambda: Profile(skim_frames=3))
     fails: set[int] = field(default_factory=set)
     """Numbers of episodes, counted from 0, that raise."""
     silent: bool = False

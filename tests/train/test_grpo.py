@@ -136,6 +136,9 @@ def test_a_resumed_run_is_the_uninterrupted_one(straight, checkpoint, tmp_path):
     """Issue: rewards and losses to 1e-5. The run is stopped after two steps, and its newest checkpoint is a torn one."""
     first = toy.make_trainer(checkpoint, tmp_path, steps=2, save_steps=2)
     first.train()
+    from playhead.agent.profile import load_profile
+
+    assert load_profile(tmp_path / "checkpoint-2").skim_frames == 3, "a checkpoint is a model like any other"
     torn = tmp_path / "checkpoint-3"
     torn.mkdir()
     (torn / "model.safetensors").write_bytes(b"half")

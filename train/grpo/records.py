@@ -4,7 +4,7 @@
     run.png                    the same as a picture
     trajectories/step-N.jsonl  episodes of that step, scored:  playhead view OUT/trajectories/step-00010.jsonl
     failures.jsonl             rollouts that gave nothing, and why
-    checkpoint-N/              TRL's own, and playhead.json, which is written last: a checkpoint without it was cut off
+    checkpoint-N/              TRL's own, a model like any other; grpo_state.json is written last: one without it was cut off
 
 Written by the first process, beside and renamed, or line by line. Lines past the step that a run is resumed from are
 dropped, so the files tell of one run.
@@ -24,7 +24,7 @@ from .collect import Round
 from .crew import Crew
 from .plan import Plan
 
-STATE_FILE = "playhead.json"
+STATE_FILE = "grpo_state.json"
 
 
 class Records:

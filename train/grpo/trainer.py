@@ -27,6 +27,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from ...agent.profile import save_profile
 from ...agent.video_agent import VideoAgent
 from ...core.nouns import Task
 from ..collate import SampleCollator
@@ -237,6 +238,7 @@ class AgentGRPOTrainer(GRPOTrainer):
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+            save_profile(self.agent.profile, folder)
             kept = {"curriculum": self.curriculum.state(), "guards": self.guards.state()}
             write_state(folder, {"step": self.state.global_step, **kept})
 
