@@ -87,7 +87,8 @@ class VideoAgent:
         checkpoints: an SQLite file in which every step of every run is saved.
         profile: how the model wants to be asked; None for what lies beside its weights.
         device: "cpu" or "cuda"; None to choose.
-        load: type, device map, attention, 4-bit, adapter of a model that runs in this process; None for the usual.
+        load: type, device map, attention, 4-bit, adapter, memory for caches of a model that runs in this process; None for
+            the usual.
         notebook: keep notes and descriptions for later questions about the same video, in an SQLite file under `home` (True) or
             in the one given; without it every question starts with an empty head, as measuring needs it.
         report: gets a line when something on disk had to be rebuilt; None for the log.

@@ -81,13 +81,16 @@ class PrefixTree:
 
     Args:
         shapes: one per attention layer.
+
+    Attributes:
+        peak_bytes: the most that `nbytes` ever was.
     """
 
     def __init__(self, shapes: Sequence[LayerShape], max_bytes: int) -> None:
         self.shapes = tuple(shapes)
         self.token_bytes = sum(s.token_bytes for s in shapes)
         self.max_bytes = max_bytes
-        self.nbytes = 0
+        self.nbytes = self.peak_bytes = 0
         self.root = Node(None, 0)
         self._clock = 0
 
@@ -147,8 +150,18 @@ class PrefixTree:
             new[:, :, : node.length] = old[:, :, : node.length]
         keys = np.empty(capacity, dtype=np.int64)
         keys[: node.length] = node.keys[: node.length]
-        self.nbytes += (capacity - node.capacity) * self.token_bytes
+        self.count((capacity - node.capacity) * self.token_bytes)
         node.layers, node.keys, node.capacity = grown, keys, capacity
+
+    def count(self, nbytes: int) -> None:
+        """So many bytes more are allocated, or fewer."""
+        self.nbytes += nbytes
+        self.peak_bytes = max(self.peak_bytes, self.nbytes)
+
+    def most_tokens(self, node: Node) -> int:
+        """What `node` may hold for its path to fit into `max_bytes` when all else is dropped."""
+        above = sum(step.capacity for step, _ in node.path() if step is not node)
+        return self.max_bytes // self.token_bytes - above
 
     def make_room(self, needed: int) -> bool:
         """Drop what is unused until `needed` more bytes fit; False when they do not."""
@@ -178,7 +191,9 @@ class PrefixTree:
         if needed <= node.capacity:
             return node.capacity
         # A quarter more, so that appending token by token copies little in all, and a conversation's next turn nothing.
-        return max(needed + needed // 4, node.capacity + GROW_TOKENS if node.capacity else 0)
+        wanted = max(needed + needed // 4, node.capacity + GROW_TOKENS if node.capacity else 0)
+        most = self.most_tokens(node)
+        return min(wanted, most) if needed <= most else wanted  # a sequence that fits is not dropped for its slack
 
     def _remove(self, node: Node) -> None:
         assert node.parent is not None and not node.children and node.owner is None

@@ -41,7 +41,13 @@ class Job:
         self.sampled: list[int] = []
         self.logprobs: list[float] = []
         self.reused: int | None = None
+        self.rewind()
+
+    def rewind(self) -> None:
+        """The random numbers stand behind the last token sampled, whatever was drawn since and came to nothing."""
         self.numbers = Random(self.request.sampling.seed)
+        for _ in self.sampled:
+            self.numbers.random()
 
     @property
     def prompt(self) -> Context:

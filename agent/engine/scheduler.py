@@ -10,11 +10,12 @@ request and ends when there has been none for a while.
 - Caches stay within `cache_bytes`: unused ones go first, longest unused first; then the youngest sequences are put back and
   computed again later. A single sequence larger than the budget runs alone, and is dropped afterwards.
 - A request's seed, time limit, cancellation and failure are its own. A pass that fails is repeated sequence by sequence, and
-  those that fail again end in `FinishReason.ERROR`.
+  those that fail again end in `FinishReason.ERROR`; so does who cannot be given memory, a token or its text.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -33,11 +34,12 @@ from .cache import GROW_TOKENS, Node, PrefixTree, common_prefix
 from .context import Context
 from .features import give_features
 from .job import Job
-from .sample import Rows
+from .sample import Drawn, Rows
 from .steady import Steady
 from .step import Stepper, Take
 from .vision import VisionCache
 
+_LOG = logging.getLogger("playhead")
 LINGER_S = 1.0
 """How long the thread waits for another request before it ends."""
 
@@ -76,6 +78,9 @@ class Engine:
         self._running: list[Job] = []
         """In the order in which they were admitted."""
         self._ended: list[tuple[Job, Completion]] = []
+        self._open: set[Job] = set()
+        """Let in and not ended yet, wherever they are."""
+        self._warned: set[str] = set()
         self._tails: WeakValueDictionary[str, Node] = WeakValueDictionary()
         """Where the sequence of a session ended last."""
         self._contexts: WeakKeyDictionary[Node, Context] = WeakKeyDictionary()
@@ -154,16 +159,18 @@ class Engine:
                 self._arrived.wait_for(lambda: not self._pausing)
                 items, self._inbox, self._stir = self._inbox, [], False
             with self._busy, torch.inference_mode():
+                self._open.update(item for item in items if isinstance(item, Job))
                 try:
                     self._turn(items)
                 except Exception as error:  # ours: nobody may be left waiting for it
-                    for job in (*self._running, *self._waiting, *(i for i in items if isinstance(i, Job))):
-                        self._ended.append((job, job.failed(error, self.version)))
+                    lost = self._open.difference(job for job, _ in self._ended)
+                    self._ended += [(job, job.failed(error, self.version)) for job in lost]
                     self._running.clear()
                     self._waiting.clear()
                     self._forget_all()
                 # Last, so that whoever hears of it finds memory within its bounds.
                 for job, completion in self._ended:
+                    self._open.discard(job)
                     job.resolve(completion)
                 self._ended.clear()
 
@@ -182,6 +189,8 @@ class Engine:
         if takes:
             self._pass(takes)
             self._decode_on()
+        if len(self._open) != len(self._running) + len(self._waiting) + len(self._ended):
+            raise ModelError("the engine lost sight of a request")
         self.tree.make_room(0)
 
     def _enter(self, job: Job) -> None:
@@ -210,6 +219,7 @@ class Engine:
         for job in [*self._running, *self._waiting]:
             if job.cancelled or job.future.cancelled():
                 self._leave(job)
+                self._open.discard(job)
             elif now > job.deadline:
                 self._end(job, FinishReason.TIMEOUT)
 
@@ -222,8 +232,6 @@ class Engine:
                 continue
             if not self._claim(job):
                 return
-            self._waiting.remove(job)
-            self._running.append(job)
 
     def _blocked(self, job: Job) -> bool:
         """Another sequence is about to compute a longer prefix of this context than any cache holds."""
@@ -252,15 +260,43 @@ class Engine:
         assert self.tree is not None
         # The last token is computed in any case: its logits are wanted.
         node = self.tree.claim(job.keys(0, job.length - 1), job)
-        tokens = job.length - node.end + min(job.request.sampling.max_tokens, GROW_TOKENS)
+        missing = job.length - node.end
+        spare = max(0, self.tree.most_tokens(node) - node.length - missing)
+        tokens = missing + min(job.request.sampling.max_tokens, GROW_TOKENS, spare)
         if not self.tree.make_room(self.tree.missing_bytes(node, tokens)) and self._running:
             self.tree.release(node)
             return False
-        self.tree.reserve(node, tokens)
         job.node = node
         if job.reused is None:
             job.reused = node.end
+        self._waiting.remove(job)
+        self._running.append(job)
+        self._reserve(job, tokens)
         return True
+
+    def _reserve(self, job: Job, tokens: int) -> bool:
+        """Room in the job's node, for which the budget was asked; a job that cannot have it ends."""
+        assert self.tree is not None and job.node is not None
+        try:
+            self.tree.reserve(job.node, tokens)
+        except Exception as error:
+            if self._relieved(error):
+                return self._reserve(job, tokens)
+            self._fail(job, error)
+            return False
+        if self.tree.nbytes > self.tree.max_bytes:  # it is the only one, then
+            need, most = job.length * self.tree.token_bytes / 1e6, self.tree.max_bytes / 1e6
+            text = f"a context of {job.length} tokens takes {need:.1f} MB of attention caches, and {most:.1f} MB are allowed"
+            self._warn_once("context", f"{text}: it is computed anew every turn; cache_gb allows more")
+        return True
+
+    def _relieved(self, error: Exception) -> bool:
+        """The device is out of memory, and caches that nobody uses went: worth another try."""
+        assert self.tree is not None
+        held = self.tree.nbytes
+        if isinstance(error, torch.OutOfMemoryError):
+            self.tree.make_room(self.tree.max_bytes)
+        return self.tree.nbytes < held
 
     def _next_tokens(self) -> list[Take]:
         takes, left = [], self._prefill_tokens
@@ -286,8 +322,8 @@ class Engine:
             if need and not self.tree.make_room(need) and self._running[0] is not job:
                 self._put_back(job)
                 continue
-            self.tree.reserve(job.node, take.tokens)
-            fitting.append(take)
+            if self._reserve(job, take.tokens):
+                fitting.append(take)
         return fitting
 
     def _with_features(self, takes: Sequence[Take]) -> list[Take]:
@@ -302,11 +338,13 @@ class Engine:
             self.passes += 1
             logits_1CV = self._stepper.run(takes)
         except Exception as error:
-            if len(takes) == 1:
+            if self._relieved(error):
+                self._pass(takes)
+            elif len(takes) == 1:
                 self._fail(takes[0].job, error)
-                return
-            for take in takes:
-                self._pass([take])
+            else:
+                for take in takes:
+                    self._pass([take])
             return
         complete = [t.job for t in takes if t.completes]
         assert self.tree is not None
@@ -315,7 +353,7 @@ class Engine:
             assert job.node is not None
             self.tree.append(job.node, job.keys(job.done, job.done + take.tokens))
         if logits_1CV is not None:
-            self._sample(complete, self._rows(complete), logits_1CV)
+            self._sample(complete, logits_1CV)
 
     def _decode_on(self) -> None:
         """Decode until somebody comes, goes or runs out of time or room: until then no pass differs from the last."""
@@ -328,27 +366,46 @@ class Engine:
         for job in jobs:
             job.features.clear()
         until = min(job.deadline for job in (*jobs, *self._waiting))
-        steady, rows = Steady(self._family, jobs, self.tree), self._rows(jobs)
-        with steady.going():
-            for logits_1BV in steady.passes():
-                self.passes += 1
-                steady.tokens_1B = self._sample(jobs, rows, logits_1BV)
-                if self._stir or self._ended or time.monotonic() > until:
-                    return
+        try:
+            steady, rows = Steady(self._family, jobs, self.tree), self._rows(jobs)
+            with steady.going():
+                for logits_1BV in steady.passes():
+                    self.passes += 1
+                    drawn = rows.draw(logits_1BV)
+                    self._take(jobs, drawn)
+                    steady.tokens_1B = drawn.tokens_1B
+                    if self._stir or self._ended or time.monotonic() > until:
+                        return
+        except Exception as error:  # the next pass is an ordinary one, which finds out whose fault it is
+            for job in jobs:
+                job.rewind()
+            self._relieved(error)
+            self._warn_once("steady", f"decoding step after step failed, so single passes are made: {error!r}")
 
     def _rows(self, jobs: Sequence[Job]) -> Rows:
         return Rows([job.request.sampling for job in jobs], [job.numbers for job in jobs], self._suppressed)
 
-    def _sample(self, jobs: Sequence[Job], rows: Rows, logits_1CV: torch.Tensor) -> torch.Tensor:
-        """The next token (1, C) of each."""
-        drawn = rows.draw(logits_1CV)
+    def _sample(self, jobs: Sequence[Job], logits_1CV: torch.Tensor) -> None:
+        """The next token of each; a job for which none can be drawn ends."""
+        try:
+            drawn = self._rows(jobs).draw(logits_1CV)
+        except Exception as error:
+            if len(jobs) == 1:
+                self._fail(jobs[0], error)
+                return
+            for row, job in enumerate(jobs):
+                job.rewind()
+                self._sample([job], logits_1CV[:, row : row + 1])
+            return
+        self._take(jobs, drawn)
+
+    def _take(self, jobs: Sequence[Job], drawn: Drawn) -> None:
         for job, token, logprob in zip(jobs, drawn.tokens, drawn.logprobs, strict=True):
             sampled = job.sampled
             sampled.append(token)
             job.logprobs.append(logprob)
             if token in self._stops or len(sampled) >= job.most or not isfinite(logprob):
                 self._finish(job)
-        return drawn.tokens_1B
 
     # Leaving.
 
@@ -360,9 +417,12 @@ class Engine:
             self._end(job, FinishReason.STOP if job.sampled[-1] in self._stops else FinishReason.LENGTH)
 
     def _end(self, job: Job, reason: FinishReason) -> None:
+        try:
+            completion = job.finished(reason, self._renderer.completion_text(job.sampled), self.version)
+        except Exception as error:  # what cannot be told is this request's failure alone
+            completion = job.failed(error, self.version)
         self._leave(job)
-        text = self._renderer.completion_text(job.sampled)
-        self._ended.append((job, job.finished(reason, text, self.version)))
+        self._ended.append((job, completion))
 
     def _fail(self, job: Job, error: BaseException) -> None:
         self._leave(job)
@@ -393,6 +453,11 @@ class Engine:
         node = self._tails.pop(session, None)
         if node is not None:
             node.used = 0
+
+    def _warn_once(self, kind: str, text: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
+            _LOG.warning(text)
 
     def _forget_all(self, *, vision: bool = True) -> None:
         if self.tree is not None:

@@ -49,28 +49,30 @@ class Steady:
         """Passes happen inside; afterwards the nodes know which tokens they hold."""
         began = [(node.length, len(job.sampled) - 1) for job, node in zip(self._jobs, self._nodes, strict=True)]
         lent = 0 if self._tails is None else self._tails.nbytes
-        self._tree.nbytes += lent
+        self._tree.count(lent)
+        kept = False
         try:
             with attending(self._plan):
                 yield
         finally:
-            self._tree.nbytes -= lent
-            if self._tails is not None:
-                self._tails.put_back([length for length, _ in began])
-            for job, node, (length, first) in zip(self._jobs, self._nodes, began, strict=True):
-                node.keys[length : node.length] = job.sampled[first : first + node.length - length]
+            self._tree.count(-lent)
+            try:
+                if self._tails is not None:
+                    self._tails.put_back([length for length, _ in began])
+                kept = True
+            finally:  # where nothing could be put back, what was sampled is computed again
+                for job, node, (length, first) in zip(self._jobs, self._nodes, began, strict=True):
+                    # All but the last token sampled: a pass whose tokens were not drawn does not count.
+                    node.length = length + (len(job.sampled) - 1 - first if kept else 0)
+                    node.keys[length : node.length] = job.sampled[first : first + node.length - length]
 
     def passes(self) -> Iterator[torch.Tensor]:
         """Of each pass, logits (1, B, V) behind the last token of each, which then counts as cached. Whoever goes on sets
-        `tokens_1B`. It ends when there is no room for more, or with a pass that fails: the next one is then an ordinary one,
-        which finds out whose fault it is."""
+        `tokens_1B`. It ends when there is no room for more; a pass that fails leaves nothing behind that counts."""
         hidden, logits, plan, nodes = self._family.hidden, self._family.logits, self._plan, self._nodes
         for positions_A1B in self._positions:
-            try:
-                logits_1BV = logits(hidden(self.tokens_1B, positions_A1B, self._cache))
-                plan.check()
-            except Exception:
-                return
+            logits_1BV = logits(hidden(self.tokens_1B, positions_A1B, self._cache))
+            plan.check()
             for node in nodes:
                 node.length += 1
             plan.advance()

@@ -28,7 +28,7 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 class LoadOptions:
     """How a checkpoint is loaded.
 
-    Raises: ValueError: an unknown dtype, or a device map that is empty.
+    Raises: ValueError: an unknown dtype, a device map that is empty, or caches of no size.
     """
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = None
@@ -41,12 +41,17 @@ class LoadOptions:
     """NF4 weights by bitsandbytes; needs a GPU and the extra `4bit`. The vision tower and the head stay as they are."""
     adapter: str | Path | None = None
     """Folder or hub id of a PEFT adapter (not a prompt-learning one), put on the model."""
+    cache_gb: float | None = None
+    """GB (10^9 bytes) for attention caches, and a quarter as much besides for features of frames. None: a quarter of what is
+    free on the device once the model is there, of RAM at most 4 GiB (`room.cache_room`)."""
 
     def __post_init__(self) -> None:
         if self.dtype is not None and self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {self.dtype!r}")
         if self.device_map is not None and not self.device_map:
             raise ValueError("device_map must not be empty")
+        if self.cache_gb is not None and not 0 < self.cache_gb < float("inf"):
+            raise ValueError(f"cache_gb must be more than 0; got {self.cache_gb:g}")
 
 
 def load_checkpoint(checkpoint: str, device: str | None, options: LoadOptions) -> tuple[Any, ChatRenderer]:
@@ -92,6 +97,8 @@ def load_renderer(checkpoint: str) -> ChatRenderer:
 def _model_type(checkpoint: str, source: str, local: bool) -> str:
     from transformers import AutoConfig, PreTrainedConfig
 
+    if "://" in checkpoint:  # not said: a password may stand in it
+        raise ModelError("the model is no folder and no hub id; a server is written http://HOST:PORT/v1#MODEL")
     if local and not (Path(source) / "config.json").is_file():
         raise ModelError(f"{checkpoint}: no model there (a folder with config.json is expected)")
     try:
@@ -99,9 +106,9 @@ def _model_type(checkpoint: str, source: str, local: bool) -> str:
     except Exception as error:
         raise _unreadable(checkpoint, local, error) from None
     # Asked of the raw file: the config class of an unknown type may want to run the checkpoint's own code.
-    model_type = str(data.get("model_type")) if data else None
+    model_type = str(data.get("model_type")) if data and isinstance(data, dict) else None
     if not model_type:
-        raise _unreadable(checkpoint, local, OSError("no config.json"))
+        raise _unreadable(checkpoint, local, OSError("it holds no JSON object"))
     if model_type not in FAMILIES:
         raise ModelError(f"{checkpoint}: model type {model_type!r} is not supported; {', '.join(FAMILIES)} are")
     try:

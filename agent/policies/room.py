@@ -1,6 +1,7 @@
-"""Will the weights fit? Their size from safetensors headers, against the memory that is free where they go.
+"""Will the weights fit, and how much of what they leave may caches take?
 
-Only the weights are counted, so a refusal is never wrong by more than what runs beside; caches and activations come on top.
+The weights' size is read from safetensors headers and held against the memory that is free where they go. Only the weights are
+counted, so a refusal is never wrong by more than what runs beside; caches and activations come on top.
 """
 
 from __future__ import annotations
@@ -26,6 +27,12 @@ _CGROUPS = (
     ),
 )
 """(limit, use, statistics, name of what can be dropped), version 2 and 1."""
+
+_GIB = 1 << 30
+MOST_ON_CPU = 4 * _GIB
+"""Of RAM, which other programs want too, caches take no more unless they are told to."""
+VISION_SHARE = 4
+"""Features of frames get this part of what attention caches get, besides."""
 
 Tensor = tuple[str, str, tuple[int, ...]]
 """Name, safetensors dtype, shape."""
@@ -83,6 +90,24 @@ def free_bytes(where: Any) -> tuple[int, str]:
             device = int(place) if place.isdigit() else place
             total += torch.cuda.mem_get_info(device)[0]
     return total, " + ".join("RAM" if p == "cpu" else f"cuda:{p}" if p.isdigit() else p for p in places)
+
+
+def cache_limits(model: Any, cache_gb: float | None) -> dict[str, int]:
+    """The engine's `cache_bytes` and `vision_bytes` around a loaded model: as the user said, or else by the room there is."""
+    cache = cache_room(model) if cache_gb is None else int(cache_gb * 1e9)
+    return {"cache_bytes": cache, "vision_bytes": cache // VISION_SHARE}
+
+
+def cache_room(model: Any) -> int:
+    """Bytes that attention caches may take beside `model`: a quarter of what is free on its devices now, but at least 1 GiB
+    where half of it is as much, and of RAM at most `MOST_ON_CPU`.
+
+    Layers spread over GPUs keep their caches there, so what is free on the fullest one counts for each."""
+    spread = {str(place) for place in (getattr(model, "hf_device_map", None) or {}).values()} - {"cpu", "disk"}
+    places = spread or {str(next(model.parameters()).device)}
+    free = min(free_bytes(place)[0] for place in places) * len(places)
+    room = max(free // 4, min(_GIB, free // 2))
+    return min(room, MOST_ON_CPU) if places == {"cpu"} else room
 
 
 def available_ram() -> int:

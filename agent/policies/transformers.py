@@ -24,6 +24,7 @@ from ..families import family_of
 from ..families.qwenvl import rope_positions
 from ..renderers.chat import ChatRenderer, PixelSource
 from .loading import LoadOptions, load_checkpoint
+from .room import cache_limits
 
 __all__ = ["TransformersPolicy", "placeholder_runs", "rope_positions"]
 
@@ -68,7 +69,7 @@ class TransformersPolicy:
         options: LoadOptions | None = None,
         **limits: int,
     ) -> TransformersPolicy:
-        """Load a folder or a hub id; `options` says how (`loading.py`).
+        """Load a folder or a hub id; `options` says how (`loading.py`), and what caches may take unless `limits` do.
 
         Raises: ModelError: not there, of no family that we know, damaged, incomplete, too large, or an option that this
             machine or checkpoint cannot do.
@@ -78,6 +79,8 @@ class TransformersPolicy:
         name = name or str(checkpoint)
         if options.adapter is not None:
             name += f"+{options.adapter}"
+        if not limits.keys() & {"cache_bytes", "vision_bytes"}:
+            limits |= cache_limits(model, options.cache_gb)
         return cls(model, renderer, store, name=name, **limits)
 
     @property

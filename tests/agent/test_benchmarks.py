@@ -39,3 +39,8 @@ def test_every_question_ends_once_though_requests_are_spoilt(tasks):
     result = crowd(tasks, 16, cache_bytes=14_000_000, share=0.3, context_tokens=2048)
     assert sum(result["faults"].values()) >= 3 and result["with an answer"] > 0, result
     assert sound(result), result
+    assert {"spoilt", "errors of others", "others without an answer"} <= result.keys() and 0 < result["spoilt"] < 16
+    assert result["compared with a run without faults"] == 16 - result["spoilt"]
+    wrong = {"errors of others": ["run-1"], "others without an answer": ["run-1"], "that ended": 15, "with the same tokens": 0,
+             "still under way": 1, "caches at most, MB": 14.1}  # fmt: skip
+    assert not any(sound({**result, name: value}) for name, value in wrong.items())

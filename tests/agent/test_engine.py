@@ -21,7 +21,7 @@ def frame(t: float, width: int = 64, height: int = 64) -> Frame:
 
 
 class Bench:
-    """A loaded model, its renderer, and engines around them."""
+    """A loaded model, its renderer, and engines around them, whose logits are written down as tokens are drawn from them."""
 
     def __init__(self, folder, store) -> None:
         from playhead.agent.families import family_of
@@ -30,11 +30,29 @@ class Bench:
         self.model, self.renderer = load_checkpoint(str(folder), "cpu", LoadOptions())
         self.model.eval()
         self.family, self.store = family_of(self.model, self.renderer), store
+        self.seen: dict[int, tuple] = {}
+        """By the request's id: the request, which so keeps it, and the logits of its latest completion by step."""
 
     def engine(self, **limits):
         from playhead.agent.engine.scheduler import Engine
 
-        return Engine(self.family, self.renderer, self.store, **limits)
+        engine = Engine(self.family, self.renderer, self.store, **limits)
+        rows_of = engine._rows
+
+        def watched(jobs):
+            rows = rows_of(jobs)
+            draw = rows.draw
+
+            def drawn(logits_1BV):
+                for job, logits_V in zip(jobs, logits_1BV[0], strict=True):
+                    self.seen.setdefault(id(job.request), (job.request, {}))[1][len(job.sampled)] = logits_V.clone()
+                return draw(logits_1BV)
+
+            rows.draw = drawn
+            return rows
+
+        engine._rows = watched
+        return engine
 
     def opening(self, frames: Sequence[Frame] = (), question: str = "What?", session="s", **sampling) -> GenerateRequest:
         messages = first_messages(100.0, tuple(frames), question)
@@ -63,7 +81,8 @@ class Bench:
             return self.model(**given).logits[0]
 
     def error(self, request: GenerateRequest, said) -> float:
-        """Largest difference of a completion's log-probs from a full recompute; with greedy sampling, tokens must agree."""
+        """Largest difference of a completion's logits and log-probs from a full recompute; with greedy sampling, tokens must
+        agree. To be asked before the same request is run again."""
         n, temperature = len(said.token_ids), request.sampling.temperature
         logits = self.full_logits(request.token_ids + said.token_ids, request.frames)[-n - 1 : -1]
         expected = torch.log_softmax(logits / (temperature or 1.0), -1)
@@ -71,17 +90,13 @@ class Bench:
             allowed = expected.index_fill(1, torch.tensor(self.renderer.suppressed_token_ids), float("-inf"))
             assert allowed.argmax(-1).tolist() == list(said.token_ids)
         chosen = expected.gather(1, torch.tensor(said.token_ids)[:, None])[:, 0]
-        return float((chosen - torch.tensor(said.logprobs)).abs().max())
+        own = torch.stack([self.seen[id(request)][1][step] for step in range(n)])
+        return max(float((own - logits).abs().max()), float((chosen - torch.tensor(said.logprobs)).abs().max()))
 
 
 @pytest.fixture(scope="module")
 def any_bench(family, store) -> Bench:
     return Bench(family.folder, store)
-
-
-@pytest.fixture(scope="module")
-def bench(checkpoint, store) -> Bench:
-    return Bench(checkpoint, store)
 
 
 async def episode(bench: Bench, engine, k: int, turns: int = 5) -> list:
@@ -117,6 +132,31 @@ def test_five_turns_with_new_frames_equal_a_full_recompute(any_bench, budget, pr
         assert sum(t[0][1].reused_tokens > 20 for t in episodes) == 2  # the frames at the start were prefilled once
     else:
         assert engine.tree is not None and engine.tree.nbytes <= budget
+
+
+@pytest.mark.parametrize(("share", "kept"), [(1.05, True), (0.95, False)])
+def test_a_context_is_kept_where_it_fits_and_told_of_where_it_does_not(any_bench, caplog, share, kept):
+    first = any_bench.opening([frame(1), frame(2)], max_tokens=6)
+    tree = any_bench.engine()._stepper.cache_shapes()
+    a_token = sum(shape.token_bytes for shape in tree)
+
+    async def two_turns(engine):
+        (said,) = await engine.generate([first])
+        second = any_bench.follow(first, said, "Look: ", frame(3), "?")
+        return said, second, (await engine.generate([second]))[0]
+
+    _, second, usual = asyncio.run(two_turns(any_bench.engine()))
+    whole = len(second.token_ids) + len(usual.token_ids)
+    engine = any_bench.engine(cache_bytes=int(share * whole * a_token))
+    _, _, again = asyncio.run(two_turns(engine))
+    assert again.token_ids == usual.token_ids
+    third = dataclasses.replace(second, token_ids=second.token_ids + again.token_ids)
+    (last,) = asyncio.run(engine.generate([dataclasses.replace(third, sampling=Sampling(max_tokens=1))]))
+    if kept:
+        assert again.reused_tokens == usual.reused_tokens and last.reused_tokens == whole - 1
+    else:
+        assert last.reused_tokens == 0
+    assert sum("cache_gb" in r.message for r in caplog.records) == (not kept), "said once, if ever"
 
 
 def test_a_context_that_goes_on_from_another_is_the_one_made_from_nothing(any_bench):
@@ -159,31 +199,31 @@ def test_features_are_kept_and_dropped_with_the_output_they_are_slices_of(any_be
     assert (len(vision), vision.nbytes) == (0, 0)
 
 
-def test_samples_of_one_prompt_prefill_it_once(bench):
-    request = bench.opening([frame(1), frame(2)], temperature=1.0, max_tokens=10)
+def test_samples_of_one_prompt_prefill_it_once(any_bench):
+    request = any_bench.opening([frame(1), frame(2)], temperature=1.0, max_tokens=10)
     n = len(request.token_ids)
     requests = [
         dataclasses.replace(request, session=f"s{i}", sampling=dataclasses.replace(request.sampling, seed=i))
         for i in range(8)
     ]
-    engine = bench.engine()
+    engine = any_bench.engine()
     said = asyncio.run(engine.generate(requests))
     assert sum(s.prefill_tokens for s in said) == n + 7
     assert engine.vision.encoded == 2
-    assert max(bench.error(r, s) for r, s in zip(requests, said, strict=True)) <= 1e-4
-    alone = [asyncio.run(bench.engine().generate([r]))[0] for r in requests]
+    assert max(any_bench.error(r, s) for r, s in zip(requests, said, strict=True)) <= 1e-4
+    alone = [asyncio.run(any_bench.engine().generate([r]))[0] for r in requests]
     assert [a.token_ids for a in alone] == [s.token_ids for s in said]
     assert len({s.token_ids for s in said}) > 1
 
 
-def test_a_branch_reuses_its_parent_and_leaves_it_alone(bench):
-    engine = bench.engine()
+def test_a_branch_reuses_its_parent_and_leaves_it_alone(any_bench):
+    engine = any_bench.engine()
 
     async def tree():
-        request = bench.opening([frame(1)], max_tokens=8)
+        request = any_bench.opening([frame(1)], max_tokens=8)
         (said,) = await engine.generate([request])
-        left = bench.follow(request, said, "Left ", frame(3))
-        right = bench.follow(request, said, "Right ", frame(3))
+        left = any_bench.follow(request, said, "Left ", frame(3))
+        right = any_bench.follow(request, said, "Right ", frame(3))
         cut = dataclasses.replace(request, token_ids=request.token_ids + said.token_ids[:3])
         requests = [left, right, cut]
         return request, said, requests, await engine.generate(requests)
@@ -193,34 +233,36 @@ def test_a_branch_reuses_its_parent_and_leaves_it_alone(bench):
     assert [b.reused_tokens >= shared for b in branches] == [True, True, False]
     assert branches[2].reused_tokens == len(requests[2].token_ids) - 1
     assert branches[2].token_ids[:5] == said.token_ids[3:]
-    assert max(bench.error(r, b) for r, b in zip(requests, branches, strict=True)) <= 1e-4
+    assert max(any_bench.error(r, b) for r, b in zip(requests, branches, strict=True)) <= 1e-4
 
 
-def test_the_same_tokens_over_other_pixels_are_another_context(bench):
-    engine = bench.engine()
-    a = bench.opening([frame(5), frame(6)], max_tokens=4)
+def test_the_same_tokens_over_other_pixels_are_another_context(any_bench):
+    engine = any_bench.engine()
+    a = any_bench.opening([frame(5), frame(6)], max_tokens=4)
     b = dataclasses.replace(a, frames=(frame(5), dataclasses.replace(frame(6), sha256="abc")))
     (first, swapped) = (asyncio.run(engine.generate([r]))[0] for r in (a, b))
     assert 0 < swapped.reused_tokens < len(a.token_ids) - 10
-    assert bench.error(a, first) <= 1e-4 and bench.error(b, swapped) <= 1e-4
+    assert any_bench.error(a, first) <= 1e-4 and any_bench.error(b, swapped) <= 1e-4
 
 
-def test_a_seed_draws_the_same_tokens_alone_and_in_a_crowd(bench):
+def test_a_seed_draws_the_same_tokens_alone_and_in_a_crowd(any_bench):
     crowd = [
-        bench.opening([frame(i % 3)], f"Question {'x' * i}", session=f"c{i}", temperature=1.5, top_p=0.9, max_tokens=8, seed=i)
+        any_bench.opening([frame(i % 3)], f"Question {'x' * i}", f"c{i}", temperature=1.5, top_p=0.9, max_tokens=8, seed=i)
         for i in range(16)
     ]
-    said = asyncio.run(bench.engine().generate(crowd))
-    again = asyncio.run(bench.engine(max_batch=3, cache_bytes=60_000).generate(crowd[::-1]))[::-1]
-    alone = [asyncio.run(bench.engine().generate([r]))[0] for r in crowd]
+    said = asyncio.run(any_bench.engine().generate(crowd))
+    assert max(any_bench.error(r, s) for r, s in zip(crowd, said, strict=True)) <= 1e-4
+    again = asyncio.run(any_bench.engine(max_batch=3, cache_bytes=60_000).generate(crowd[::-1]))[::-1]
+    assert max(any_bench.error(r, s) for r, s in zip(crowd, again, strict=True)) <= 1e-4
+    alone = [asyncio.run(any_bench.engine().generate([r]))[0] for r in crowd]
     assert [s.token_ids for s in said] == [a.token_ids for a in alone] == [a.token_ids for a in again]
 
 
-def test_a_model_in_use_can_still_be_trained(bench):
-    ids = torch.tensor([bench.opening().token_ids])
-    expected = bench.full_logits(bench.opening([frame(1)]).token_ids, [frame(1)])
-    asyncio.run(bench.engine().generate([bench.opening([frame(1)], max_tokens=2)]))
-    assert torch.equal(bench.full_logits(bench.opening([frame(1)]).token_ids, [frame(1)]), expected)
-    loss = bench.model(input_ids=ids.repeat(2, 1), attention_mask=torch.ones(2, ids.shape[1]), labels=ids.repeat(2, 1)).loss
+def test_a_model_in_use_can_still_be_trained(any_bench):
+    ids = torch.tensor([any_bench.opening().token_ids])
+    expected = any_bench.full_logits(any_bench.opening([frame(1)]).token_ids, [frame(1)])
+    asyncio.run(any_bench.engine().generate([any_bench.opening([frame(1)], max_tokens=2)]))
+    assert torch.equal(any_bench.full_logits(any_bench.opening([frame(1)]).token_ids, [frame(1)]), expected)
+    loss = any_bench.model(input_ids=ids.repeat(2, 1), attention_mask=torch.ones(2, ids.shape[1]), labels=ids.repeat(2, 1)).loss
     loss.backward()
-    bench.model.zero_grad()
+    any_bench.model.zero_grad()

@@ -92,6 +92,26 @@ def test_the_longest_unused_goes_first():
     assert sorted(node.keys[0] for node in tree._nodes()) == [1, 3]
 
 
+@pytest.mark.parametrize("share", [1.0, 1.05, 1.2, 2.0])
+def test_a_sequence_that_fits_is_not_dropped_for_its_slack(share):
+    tree = PrefixTree([SHAPE], int(400 * share) * SHAPE.token_bytes)
+    keys = np.arange(400)
+    for end in (200, 230, 390, 400):  # turns of one conversation
+        node = tree.claim(keys[:end], "me")
+        compute(tree, node, keys[:end])
+        tree.release(node)
+        assert tree.make_room(0) and tree.match(keys)[0] is node and node.length == end
+    assert tree.nbytes <= tree.max_bytes and tree.peak_bytes == tree.nbytes
+
+
+def test_the_peak_counts_what_is_gone_again():
+    tree = PrefixTree([SHAPE], 10 * SHAPE.token_bytes)
+    node = tree.claim(np.arange(20), "me")
+    compute(tree, node, np.arange(20))
+    tree.release(node)
+    assert tree.make_room(0) and tree.nbytes == 0 and tree.peak_bytes == 25 * SHAPE.token_bytes
+
+
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 4)), min_size=1, max_size=5), st.integers(1, 2), st.booleans())
 @settings(max_examples=25, deadline=None)
 def test_packed_attention_equals_each_sequence_alone(shape, repeat, shared):

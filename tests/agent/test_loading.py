@@ -163,6 +163,39 @@ def test_weights_are_counted_from_headers(family, store, monkeypatch):
     TransformersPolicy.load(family.folder, store, options=LoadOptions(dtype="bfloat16"))
 
 
+GIB = 1 << 30
+
+
+@one_family
+@pytest.mark.parametrize(
+    ("device", "free", "room_for_caches"),
+    [("cpu", 8 * GIB, 2 * GIB), ("cpu", 64 * GIB, 4 * GIB), ("cpu", 3 * GIB, GIB), ("cpu", GIB, GIB // 2),
+     ("gpu", 60 * GIB, 15 * GIB), ("gpu", 2 * GIB, GIB), ("gpus", 20 * GIB, 10 * GIB)],
+)  # fmt: skip
+def test_caches_take_a_share_of_what_is_free(family, store, monkeypatch, device, free, room_for_caches):
+    model = TransformersPolicy.load(family.folder, store).model
+    places = {"cpu": {"": "cpu"}, "gpu": {"": "cuda:0"}, "gpus": {"a": 0, "b": 1, "c": "cpu"}}[device]
+    monkeypatch.setattr(model, "hf_device_map", places, raising=False)
+    monkeypatch.setattr(room, "free_bytes", lambda place: (free + (GIB if place == "1" else 0), place))
+    assert room.cache_limits(model, None) == {"cache_bytes": room_for_caches, "vision_bytes": room_for_caches // 4}
+    assert room.cache_limits(model, 0.5) == {"cache_bytes": 500_000_000, "vision_bytes": 125_000_000}
+
+
+@one_family
+def test_what_caches_may_take_is_said_when_loading(family, store, tmp_path, monkeypatch):
+    agent = VideoAgent(str(family.folder), home=tmp_path, load=LoadOptions(cache_gb=0.5))
+    engine = agent.policy.engine
+    assert (engine._cache_bytes, engine.vision._max_bytes) == (500_000_000, 125_000_000)
+    monkeypatch.setattr(room, "available_ram", lambda: 8 * GIB)
+    engine = TransformersPolicy.load(family.folder, store).engine
+    assert (engine._cache_bytes, engine.vision._max_bytes) == (2 * GIB, GIB // 2)
+    engine = TransformersPolicy.load(family.folder, store, cache_bytes=7).engine
+    assert (engine._cache_bytes, engine.vision._max_bytes) == (7, 256 << 20)
+    for bad in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="cache_gb"):
+            LoadOptions(cache_gb=bad)
+
+
 @one_family
 def test_sharded_weights_are_counted_whole(family, tmp_path, store):
     model = TransformersPolicy.load(family.folder, store).model
@@ -180,8 +213,34 @@ def test_a_type_that_is_not_supported_runs_no_code_of_the_checkpoint(family, sto
     (tmp_path / "configuration.py").write_text("raise SystemExit('ran')")
     line = refused(tmp_path, store)
     assert "internvl_chat" in line and "qwen2_5_vl" in line and "smolvlm" in line
-    (tmp_path / "config.json").write_text("{")
-    assert "unreadable" in refused(tmp_path, store)
+    for damaged in ("{", "[]", "[1]", "null", '"x"', "3"):
+        (tmp_path / "config.json").write_text(damaged)
+        assert "unreadable" in refused(tmp_path, store)
+
+
+@one_family
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *((f, t) for f in ("tokenizer_config.json", "processor_config.json", "tokenizer.json") for t in ("[]", "null", "{")),
+        *(("tokenizer_config.json", t) for t in ("3", '"x"', "\\xff")),
+    ],
+)
+def test_a_processors_file_that_is_damaged_is_one_line(family, tmp_path, name, text):
+    shutil.copytree(family.folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / name).write_text(text)
+    why = f"no processor could be loaded .*{name} (holds no JSON object|cannot be read)"
+    with pytest.raises(ModelError, match=why) as error:
+        loading.load_renderer(str(tmp_path))
+    assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
+
+
+@one_family
+def test_a_folder_without_a_template_keeps_its_own_line(family, tmp_path):
+    shutil.copytree(family.folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "chat_template.jinja").unlink()
+    with pytest.raises(ModelError, match=r"^the checkpoint has no chat template"):
+        loading.load_renderer(str(tmp_path))
 
 
 @one_family
