@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...agent.embedded import EMBEDDED
+from ...agent.policies.loading import LoadOptions
 from ...agent.profile import Profile, save_profile
 from ...agent.video_agent import VideoAgent
 from ...core.budget import Budget
@@ -78,6 +79,8 @@ class Recipe:
     """What clip indexes are embedded with."""
     budget: Budget | None = None
     """Of an episode. Without a limit of time, so that a slow machine plays the same episodes as a fast one."""
+    cache_gb: float = 1.0
+    """For the sampler's caches, which stay where they are while the weights are updated; what is past it is computed again."""
     train_vision: bool = False
     """False keeps the vision tower as it is; features of frames are then computed once for the whole run."""
 
@@ -194,7 +197,8 @@ def _await(path: Path, limit_s: float = 3600.0) -> None:
 
 def _agent(recipe: Recipe, tasks: list[Task]) -> tuple[VideoAgent, Any, bool]:
     """(the agent, the trained model if it is not the agent's own, whether it will be sharded)."""
-    agent = VideoAgent(recipe.model, profile=recipe.profile, budget=recipe.budget, encoder=recipe.encoder)
+    how = {"profile": recipe.profile, "budget": recipe.budget, "encoder": recipe.encoder}
+    agent = VideoAgent(recipe.model, load=LoadOptions(cache_gb=recipe.cache_gb), **how)
     policy: Any = agent.policy
     agent.shelf.keep(len({t.video for t in tasks}))
     sharded = os.environ.get("ACCELERATE_USE_FSDP") == "true" or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
