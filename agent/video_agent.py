@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from ..core.aio import run_until_done
 from ..core.budget import Budget, Usage
 from ..core.errors import DataError, ModelError, PlayheadError
 from ..core.home import cache_dir
@@ -153,7 +153,7 @@ class VideoAgent:
             ModelError: the episode ended in an error.
             StrategyError: there is no such strategy or parameter.
         """
-        return _run_to_end(self._ask(video, question, choices, run_id, strategy))
+        return run_until_done(self._ask(video, question, choices, run_id, strategy))
 
     async def astream(
         self,
@@ -340,25 +340,3 @@ class VideoAgent:
             temperature=self.temperature if manner.temperature is None else manner.temperature,
             top_p=self.top_p,
         )
-
-
-def _run_to_end(coroutine: Any) -> Result:
-    """`asyncio.run`, in a thread of its own where a loop already runs (a notebook)."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(coroutine)
-    outcome: list[Result | BaseException] = []
-
-    def run() -> None:
-        try:
-            outcome.append(asyncio.run(coroutine))
-        except BaseException as error:
-            outcome.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if isinstance(outcome[0], BaseException):
-        raise outcome[0]
-    return outcome[0]

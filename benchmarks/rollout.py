@@ -35,12 +35,13 @@ from ..agent.engine import scheduler
 from ..agent.engine.sample import Drawn, Rows
 from ..agent.episode import turn_seed
 from ..agent.video_agent import VideoAgent
+from ..core.aio import run_until_done
 from ..core.budget import Budget
 from ..core.nouns import Frame, Part, Task
 from ..core.policy import Sampling
 from ..core.tasks import read_tasks
 from ..core.trajectory import Trajectory
-from ..train.rollout import rollout_groups, rollout_seed, run_until_done
+from ..train.rollout import rollout_groups, rollout_seed
 from ..world.make import make_world
 
 TOOLS = ("search_clips", "temporal_zoom")

@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -142,25 +141,3 @@ def _group(task: Task, played: Sequence[Trajectory | Failure]) -> Group:
         trajectories=tuple(p for p in played if isinstance(p, Trajectory)),
         failures=tuple(p for p in played if isinstance(p, Failure)),
     )
-
-
-def run_until_done(coroutine: Coroutine[Any, Any, T]) -> T:
-    """`asyncio.run`, in a thread of its own where a loop already runs (a notebook)."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(coroutine)
-    outcome: list[T | BaseException] = []
-
-    def run() -> None:
-        try:
-            outcome.append(asyncio.run(coroutine))
-        except BaseException as error:
-            outcome.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if isinstance(outcome[0], BaseException):
-        raise outcome[0]
-    return outcome[0]

@@ -55,9 +55,9 @@ class Fake:
 
     def generate(self, body):
         from PIL import Image
+        from playhead.core.aio import run_until_done
         from playhead.core.nouns import Frame
         from playhead.core.policy import GenerateRequest, Sampling
-        from playhead.train.rollout import run_until_done
 
         frames = []
         for number, url in enumerate(self.rendered[body["features"]["hashes"]]):

@@ -5,9 +5,10 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from playhead.core.aio import run_until_done
 from playhead.core.errors import ModelError
 from playhead.core.nouns import Completion
-from playhead.train.rollout import check_exact, rollout_groups, rollout_seed, run_until_done
+from playhead.train.rollout import check_exact, rollout_groups, rollout_seed
 
 
 class Scripted:

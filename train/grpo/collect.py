@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 
 from ...agent.manner import Manner
 from ...agent.video_agent import VideoAgent
+from ...core.aio import run_until_done
 from ...core.errors import PlayheadError
 from ...core.scoring import is_right
 from ...core.trajectory import Trajectory
@@ -25,7 +26,7 @@ from ..data.verifier import EvidenceVerifier
 from ..rewards.context import RewardContext
 from ..rewards.contrast import contrast_of
 from ..rewards.verify import Verifier, with_verdicts
-from ..rollout import Failure, Group, rollout_groups, run_until_done
+from ..rollout import Failure, Group, rollout_groups
 from ..samples import TrainingSample
 from .advantages import has_signal, standard_deviation
 from .batches import Batch, make_batch, row_factor, samples_with_advantages, split, trained_tokens
