@@ -19,7 +19,7 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from ..agent.manner import Manner
 from ..agent.video_agent import VideoAgent
@@ -28,7 +28,6 @@ from ..core.nouns import Task
 from ..core.policy import Policy
 from ..core.trajectory import Trajectory
 
-T = TypeVar("T")
 AT_ONCE = 64
 """Episodes under way at once: the engine takes as many sequences."""
 LIMIT_S = 600.0
