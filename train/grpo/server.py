@@ -14,9 +14,8 @@ are made here. The broadcast of the weights is TRL's (NCCL, a GPU). Where severa
 none plays an episode before the server has the new weights.
 
 Not run against vLLM: the tests hold this to a small HTTP server that speaks the protocol, and the weights of two
-processes to gloo. What the server's processor
-makes of a frame must be what the renderer expects (same checkpoint), or it refuses the request; sampler and trainer
-are then compared in every step.
+processes to gloo. What the server's processor makes of a frame must be what the renderer expects (same checkpoint), or it
+refuses the request; sampler and trainer are then compared in every step.
 """
 
 from __future__ import annotations
