@@ -19,6 +19,7 @@ def make(
     draws: Annotated[
         int, typer.Option(help="Questions of each kind and video, at most: none asks about the same moments again.", min=1)
     ] = 1,
+    haze: Annotated[float, typer.Option(help="How faint objects are: the share of them that the background takes, 0 to below 1.")] = 0.0,
 ) -> None:
     """Make long videos whose answers are known by construction, with questions of seven kinds (or ten).
 
@@ -32,9 +33,11 @@ def make(
         playhead world make --out world --videos 40 --minutes 10,14,20,30,12 --seed 6500000
         playhead world make --out rich --videos 8 --kinds where,subtitle,small
         playhead world make --out small --videos 88 --minutes 10 --kinds small --draws 9
+        playhead world make --out hazy --videos 43 --minutes 7,8,9 --haze 0.4
         playhead eval world --data world --out runs/first
 
     `subtitle` and `small` are asked of films that carry subtitles and small digits; the others' questions stay as they are.
+    With `--haze` films have the same events, questions and answers, and are harder to see.
     """
     from ..core.tasks import read_tasks
     from ..world.make import make_world
@@ -54,6 +57,7 @@ def make(
                 draws=draws,
                 kinds=parse_kinds(kinds),
                 repeats=False,
+                haze=haze,
                 progress=lambda share, name: bar.update(row, completed=share, description=f"filming {name}"),
             )
         except (ValueError, OSError) as error:

@@ -3,8 +3,8 @@
     make_world(out, videos, minutes, seed)  ->  out/videos/world-SEED.mp4 ... and out/tasks.jsonl
 
 Video `i` is the scene of world seed `seed + i`; nothing else decides what it shows, but that questions about subtitles
-and small digits are asked of rich films (the same events, and more on them; `world-SEED-...-rich.mp4`). A film that is
-there already is kept, so a killed run goes on where it was.
+and small digits are asked of rich films (the same events, and more on them; `world-SEED-...-rich.mp4`), and that all films may
+be hazy (`world-SEED-...-haze0.4.mp4`). A film that is there already is kept, so a killed run goes on where it was.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ def make_world(
     draws: int = 1,
     kinds: Sequence[str] = KINDS,
     repeats: bool = True,
+    haze: float = 0.0,
 ) -> Path:
     """Film `videos` scenes and write their tasks; returns the path of `tasks.jsonl`.
 
@@ -44,20 +45,22 @@ def make_world(
             that needs rich films is among them.
         repeats: a later draw may ask about the same moments of a film again, in other words or with other options, which is
             practice but no new test.
+        haze: share of every object that the background takes, 0 to below 1.
         progress: called with the share done (0 to 1) and the name of the film in work.
 
     Raises:
-        ValueError: no videos asked for, a film shorter than 4 minutes, or an unknown kind.
+        ValueError: no videos asked for, a film shorter than 4 minutes, an unknown kind, or a haze that hides all.
     """
     if videos < 1:
         raise ValueError(f"a world needs at least one video; got {videos}")
     lengths = [minutes] if isinstance(minutes, (int, float)) else list(minutes)
     check_kinds(kinds)
     rich = any(kind in RICH_KINDS for kind in kinds)
-    casts = [make_cast(seed + i, lengths[i % len(lengths)], rich=rich) for i in range(videos)]
+    casts = [make_cast(seed + i, lengths[i % len(lengths)], rich=rich, haze=haze) for i in range(videos)]
     tasks: list[Task] = []
+    look = ("-rich" if rich else "") + (f"-haze{haze:g}" if haze else "")
     for i, cast in enumerate(casts):
-        name = f"videos/world-{cast.scene.seed}-{cast.scene.duration_s:.0f}s{'-rich' if rich else ''}.mp4"
+        name = f"videos/world-{cast.scene.seed}-{cast.scene.duration_s:.0f}s{look}.mp4"
         path = out / name
         if not path.exists():
             write_film(cast.scene, path, _part(progress, i, videos, path.name))

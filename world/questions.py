@@ -99,6 +99,8 @@ def _task(cast: Cast, kind: str, draft: _Draft, video: str, video_id: str, draw:
     meta = {"seed": str(cast.scene.seed), "minutes": repr(cast.scene.duration_s / 60)}
     if cast.scene.lines:
         meta["edition"] = RICH
+    if cast.scene.haze:
+        meta["haze"] = repr(cast.scene.haze)
     if kind == "where":
         meta["boxes"] = "; ".join(box.text for box in event_boxes(events[0], video_id))
     return Task(

@@ -61,11 +61,13 @@ def render(scene: Scene, t_s: float, size: int | None = None) -> np.ndarray:
     size = size or scene.size
     frame = _background(scene, t_s, size)
     event = scene.event_at(t_s)
-    if event is not None:
-        _draw(frame, event, t_s)
-        if event.small_digit is not None:
-            _draw_small(frame, event, t_s)
-    return frame
+    if event is None:
+        return frame
+    behind = frame.copy()
+    _draw(frame, event, t_s)
+    if event.small_digit is not None:
+        _draw_small(frame, event, t_s)
+    return _faded(frame, behind, scene.haze) if scene.haze else frame
 
 
 # ---- background
@@ -171,6 +173,11 @@ def _background(scene: Scene, t_s: float, size: int) -> np.ndarray:
 
 
 # ---- object
+
+
+def _faded(frame: np.ndarray, behind: np.ndarray, haze: float) -> np.ndarray:
+    """`frame` with a share of `haze` of what lies behind the object."""
+    return np.rint((1 - haze) * frame + haze * behind).astype(np.uint8)
 
 
 def _draw(frame: np.ndarray, event: Event, t_s: float) -> None:

@@ -2,6 +2,7 @@
 
     make_scene(seed, minutes) -> Scene                   # a pure function of its arguments
     make_scene(seed, minutes, rich=True) -> Scene        # the same events, with small digits and talk
+    make_scene(seed, minutes, haze=0.4) -> Scene         # the same events, fainter
 
 Guards against shortcuts: the answers are drawn before the events, uniformly, so that no wording and no single frame
 tells them; distractors share a colour or a shape with what is asked for.
@@ -41,12 +42,15 @@ class Cast:
     """An event whose next event comes soon; both names appear once."""
 
 
-def make_cast(seed: int, minutes: float, *, rich: bool = False) -> Cast:
-    """The scene of `seed` with its cast. A rich one has the events of the plain one, and more on them.
+def make_cast(seed: int, minutes: float, *, rich: bool = False, haze: float = 0.0) -> Cast:
+    """The scene of `seed` with its cast. A rich one has the events of the plain one, and more on them; `haze` changes how they
+    look only.
 
     Raises:
-        ValueError: under 4 minutes there is no room for rare events.
+        ValueError: under 4 minutes there is no room for rare events; or a haze through which nothing is seen.
     """
+    if not 0 <= haze < 1:
+        raise ValueError(f"haze is a share from 0 (clear) to below 1; got {haze:g}")
     if minutes < 4:
         raise ValueError(f"a world video needs at least 4 minutes for its events; got {minutes}")
     rng = random.Random(f"playhead-world-{seed}")
@@ -73,7 +77,7 @@ def make_cast(seed: int, minutes: float, *, rich: bool = False) -> Cast:
     lone = [i for i, r in enumerate(role) if r == "lone"]
     if all(events[i].digit is None for i in lone):  # rare, and there would be no digit to ask for
         events[lone[0]] = replace(events[lone[0]], digit=rng.randrange(10))
-    scene = Scene(seed=seed, duration_s=float(duration_s), events=tuple(events))
+    scene = Scene(seed=seed, duration_s=float(duration_s), events=tuple(events), haze=haze)
     return Cast(
         scene=_enriched(scene, lone) if rich else scene,
         odd=role.index("odd"),
@@ -84,13 +88,14 @@ def make_cast(seed: int, minutes: float, *, rich: bool = False) -> Cast:
     )
 
 
-def make_scene(seed: int, minutes: float, *, rich: bool = False) -> Scene:
-    return make_cast(seed, minutes, rich=rich).scene
+def make_scene(seed: int, minutes: float, *, rich: bool = False, haze: float = 0.0) -> Scene:
+    return make_cast(seed, minutes, rich=rich, haze=haze).scene
 
 
 def scene_of(meta: Mapping[str, str]) -> Scene:
     """The scene that a task of the world is about, from the task's `meta`."""
-    return make_scene(int(meta["seed"]), float(meta["minutes"]), rich=meta.get("edition") == RICH)
+    rich, haze = meta.get("edition") == RICH, float(meta.get("haze", 0.0))
+    return make_scene(int(meta["seed"]), float(meta["minutes"]), rich=rich, haze=haze)
 
 
 RICH = "rich"

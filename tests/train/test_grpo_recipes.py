@@ -73,6 +73,7 @@ def test_films_that_are_lacking_are_made(tmp_path):
         ({"temperature": 0}, "temperature=0.0: must be above 0"),
         ({"loss_type": "foo"}, "loss_type='foo': take one of grpo"),
         ({"refills": -1}, "refills=-1: must be 0 or more"),
+        ({"haze": 2}, "haze=2: must be from 0 (clear) to below 1"),
         ({"correction": "some"}, "take one of none, token, sequence, clip"),
         ({"nonsense": 1}, "nonsense"),
     ],

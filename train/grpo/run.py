@@ -51,7 +51,7 @@ class Films:
     """Films of the world to train on, made where a run is given no data.
 
     Raises:
-        DataError: seeds that are held out for measuring.
+        DataError: seeds that are held out for measuring, or a haze through which nothing is seen.
     """
 
     videos: int
@@ -59,10 +59,13 @@ class Films:
     seed: int
     draws: int = 1
     kinds: tuple[str, ...] = KINDS
+    haze: float = 0.0
 
     def __post_init__(self) -> None:
         if self.seed + self.videos >= HELD_OUT_SEED:
             raise DataError(f"world seeds from {HELD_OUT_SEED} on are held out; train on seeds below")
+        if not 0 <= self.haze < 1:
+            raise DataError(f"haze={self.haze:g}: must be from 0 (clear) to below 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,7 +183,8 @@ def _made(films: Films, folder: Path, say: Say) -> Path:
             from ...world.make import make_world
 
             say(f"making {films.videos} films in {folder}")
-            make_world(folder, films.videos, films.minutes, films.seed, draws=films.draws, kinds=films.kinds)
+            asked = {"draws": films.draws, "kinds": films.kinds, "haze": films.haze}
+            make_world(folder, films.videos, films.minutes, films.seed, **asked)
     return folder
 
 

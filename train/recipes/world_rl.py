@@ -26,13 +26,15 @@ FILMS = (
 )
 
 
-def world_rl(out: Path, *, steps: int = 75, **changes: Any) -> Recipe:
+def world_rl(out: Path, *, steps: int = 75, haze: float = 0.0, **changes: Any) -> Recipe:
     """32 rollouts a step, in groups of eight.
 
     Args:
         out: the run's folder.
         steps: updates of the weights.
+        haze: of the plain films (`world.scene.Scene.haze`); the rich ones stay clear, so that what is clear is not forgotten.
         changes: of `embedded_cpu`.
     """
     usual = {"rate": 1e-4, "lr_scheduler_type": "linear", "frames": 0.3, "seconds": 0.25, "temperature": 1.0}
-    return replace(embedded_cpu(out, steps=steps, **{**usual, **changes}), films=FILMS)
+    plain, rich = FILMS
+    return replace(embedded_cpu(out, steps=steps, **{**usual, **changes}), films=(replace(plain, haze=haze), rich))
