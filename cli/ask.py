@@ -25,6 +25,8 @@ from .options import (
     parse_load,
     progress_bar,
     quiet_loading,
+    say,
+    tell,
 )
 
 if TYPE_CHECKING:
@@ -101,16 +103,15 @@ def ask(
     load = parse_load(
         model, dtype=dtype, device_map=device_map, attention=attention, four_bit=four_bit, adapter=adapter, cache_gb=cache_gb
     )
-    say = aside()
     for warning in Video.open(video).warnings:  # a bad file is refused before a model is loaded
-        say.print(f"playhead: {warning}", markup=False)
+        tell(f"playhead: {warning}")
     quiet_loading(model)
     agent = VideoAgent(model, budget=limits, encoder=encoder, load=load, notebook=notebook or False)
     if scaling is not None and budget is not None:  # what is not named is as much as the strategy needs
         agent.given_budget = parse_budget(budget, scaling.default_budget(agent.profile.budget))
     searches = agent.needs_index and (scaling is None or scaling.uses_tools)
     embedded_only(video, model=model == "embedded", encoder=searches and encoder == "embedded")
-    end = asyncio.run(_run(agent, video, question, options, scaling, say, trace))
+    end = asyncio.run(_run(agent, video, question, options, scaling, aside(), trace))
     trajectory, scaled = end.trajectory, end.result.scaled if end.result else None
     if save is not None:
         for kept in scaled.trajectories if scaled else (trajectory,):
@@ -120,7 +121,7 @@ def ask(
     if trajectory.answer is None and trajectory.stop_reason is StopReason.ERROR:
         raise ModelError(trajectory.error or "the episode failed")
     if not as_json:
-        _say(trajectory, scaled, console())
+        _say_answer(trajectory, scaled)
     if trajectory.answer is None:
         raise typer.Exit(1)
 
@@ -199,26 +200,26 @@ def _sides(box: Box) -> list[int]:
     return [round(side * THOUSAND) for side in (box.x0, box.y0, box.x1, box.y1)]
 
 
-def _say(trajectory: Trajectory, scaled: Scaled | None, out: Console) -> None:
+def _say_answer(trajectory: Trajectory, scaled: Scaled | None) -> None:
     from ..demo.live import spans
 
     whole = scaled or trajectory
     answer, usage = whole.answer, whole.usage
     if answer is None:
-        out.print(f"no answer ({trajectory.error or trajectory.stop_reason.value})", markup=False, soft_wrap=True)
+        say(f"no answer ({trajectory.error or trajectory.stop_reason.value})")
     else:
-        out.print(answer.text, style="bold", markup=False, soft_wrap=True)
-        out.print(f"evidence: {spans(answer.evidence) or 'none cited'} (seconds)", markup=False, soft_wrap=True)
+        say(answer.text, style="bold")
+        say(f"evidence: {spans(answer.evidence) or 'none cited'} (seconds)")
         if answer.boxes:
             boxes = "; ".join(b.text for b in answer.boxes)
-            out.print(f"boxes: {boxes} (second: left,top,right,bottom in thousandths)", markup=False, soft_wrap=True)
+            say(f"boxes: {boxes} (second: left,top,right,bottom in thousandths)")
     cost = f"{usage.turns} turns, {usage.tool_calls} calls, {usage.frames} frames, {usage.wall_s:.1f} s"
-    out.print(f"{cost}, {whole.stop_reason.value.replace('_', ' ')}", style="dim", markup=False)
+    say(f"{cost}, {whole.stop_reason.value.replace('_', ' ')}", style="dim")
     if scaled is not None:
         tokens = f"{usage.prefill_tokens} tokens prefilled, {usage.reused_tokens} reused, {usage.sampled_tokens} sampled"
         confidence = "" if answer is None or answer.confidence is None else f", confidence {answer.confidence:.2f}"
         runs = f"{len(scaled.trajectories)} runs, {usage.model_calls} model calls"
-        out.print(f"{scaled.strategy}: {scaled.why}{confidence}; {runs}, {tokens}", style="dim", markup=False)
+        say(f"{scaled.strategy}: {scaled.why}{confidence}; {runs}, {tokens}", style="dim")
 
 
 def _append(path: Path, trajectory: Trajectory) -> None:

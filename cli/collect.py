@@ -21,6 +21,8 @@ from .options import (
     parse_load,
     progress_bar,
     quiet_loading,
+    say,
+    tell,
 )
 
 if TYPE_CHECKING:
@@ -171,11 +173,11 @@ def _say(done: Collected) -> None:
     from .data import drops_table
 
     console().print(drops_table(done.drops))
-    console().print(f"{done.path}: {done.kept} trajectories", markup=False)
+    say(f"{done.path}: {done.kept} trajectories")
     if done.first_error is not None:
         failed = done.drops[0].dropped
         said = f"{failed} episodes failed; the first: {done.first_error}. The same command tries them again."
-        aside().print(said, markup=False)
+        tell(said)
 
 
 def _rubric(name: str):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import UsageProblem, aside, console, quiet_loading
+from .options import UsageProblem, console, quiet_loading, say, tell
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -73,7 +73,7 @@ def view(
     shown = list(islice(chosen.read(bad.note), limit))
     path = write_page(shown, out, chosen.folder)
     bad.tell()
-    console().print(f"{path}: {len(shown)} trajectories, {path.stat().st_size / 1e6:.1f} MB", markup=False)
+    say(f"{path}: {len(shown)} trajectories, {path.stat().st_size / 1e6:.1f} MB")
 
 
 def validate(
@@ -97,7 +97,7 @@ def validate(
 
     if out is not None and not skip_bad:
         raise UsageProblem("--out is for the sound records that --skip-bad leaves; give both")
-    bad = _Skipped(skip_bad, say=True)
+    bad = _Skipped(skip_bad, names=True)
     chosen = TrajectorySet(source)
     if out is not None and out.resolve().parent != chosen.folder.resolve():
         raise UsageProblem(f"--out {out}: write it into {chosen.folder}, where the frames are")
@@ -105,7 +105,7 @@ def validate(
     sound = validator.read(bad.note)
     count = write_trajectories(out, sound) if out is not None else sum(1 for _ in sound)
     left = f", {bad.count} bad ones left out" if bad.count else ""
-    console().print(f"{out or chosen.file}: {count} sound records{left}", markup=False)
+    say(f"{out or chosen.file}: {count} sound records{left}")
 
 
 def export(
@@ -132,8 +132,8 @@ def export(
         print(json.dumps({"path": str(done.path), "count": done.count, "left_out": done.left_out, "skipped": bad.count}))
         return
     left = f"; {done.left_out} left out, with words that the model did not say" if done.left_out else ""
-    console().print(f"{done.path}: {done.count} conversations, {done.images} images{left}", markup=False)
-    console().print(done.use, markup=False, soft_wrap=True)
+    say(f"{done.path}: {done.count} conversations, {done.images} images{left}")
+    say(done.use)
 
 
 def import_(
@@ -162,7 +162,7 @@ def import_(
     from ..train.data.formats import parser
     from ..train.data.formats.importing import Place, import_set
 
-    bad = _Skipped(skip_bad, say=True)
+    bad = _Skipped(skip_bad, names=True)
     place = Place(folder=media or source.parent, frames=frames, max_side=max_side)
     done = import_set(source, parser(form), out, place, _renderer(tokenizer), bad.note)
     if as_json:
@@ -170,7 +170,7 @@ def import_(
         return
     exact = "exact" if tokenizer else "not exact: give --tokenizer to train on them"
     left = f", {bad.count} bad ones left out" if bad.count else ""
-    console().print(f"{done.path}: {done.count} trajectories ({exact}){left}", markup=False)
+    say(f"{done.path}: {done.count} trajectories ({exact}){left}")
 
 
 def think(
@@ -214,7 +214,7 @@ def think(
     count = write_set(out, done.kept, tools, chosen.store()).trajectories
     bad.tell()
     lost = "".join(f"\n{n:6d} {why}" for why, n in done.lost.most_common())
-    console().print(f"{out / SET_FILE}: {count} of {len(paths)} with thoughts{lost}", markup=False)
+    say(f"{out / SET_FILE}: {count} of {len(paths)} with thoughts{lost}")
 
 
 def rerender(
@@ -238,13 +238,13 @@ def rerender(
     from ..train.data.rerender import rerender_all
     from ..train.data.sets import TrajectorySet, Validator, write_set
 
-    renderer, bad, chosen = _renderer(tokenizer), _Skipped(skip_bad, say=True), TrajectorySet(source)
+    renderer, bad, chosen = _renderer(tokenizer), _Skipped(skip_bad, names=True), TrajectorySet(source)
     assert renderer is not None
     tools = chosen.tools()
     made = rerender_all(Validator(chosen, videos=False).read(bad.note), renderer, tools, bad.note)
     count = write_set(out, made, tools, chosen.store()).trajectories
     left = f", {bad.count} bad ones left out" if bad.count else ""
-    console().print(f"{out / SET_FILE}: {count} trajectories{left}", markup=False)
+    say(f"{out / SET_FILE}: {count} trajectories{left}")
 
 
 def drops_table(drops: Sequence[Drop]) -> Table:
@@ -260,19 +260,19 @@ def drops_table(drops: Sequence[Drop]) -> Table:
 class _Skipped:
     """Bad records: the first is raised, or all are counted."""
 
-    def __init__(self, skip: bool, *, say: bool = False) -> None:
-        self.count, self._skip, self._say = 0, skip, say
+    def __init__(self, skip: bool, *, names: bool = False) -> None:
+        self.count, self._skip, self._names = 0, skip, names
 
     def note(self, error: PlayheadError) -> None:
         if not self._skip:
             raise error
         self.count += 1
-        if self._say:
-            aside().print(str(error), markup=False)
+        if self._names:
+            tell(str(error))
 
     def tell(self) -> None:
         if self.count:
-            aside().print(f"{self.count} bad records left out; `playhead data validate --skip-bad` lists them")
+            tell(f"{self.count} bad records left out; `playhead data validate --skip-bad` lists them")
 
 
 def _renderer(tokenizer: str | None) -> ChatRenderer | None:

@@ -21,6 +21,7 @@ from .options import (
     parse_load,
     progress_bar,
     quiet_loading,
+    say,
 )
 
 
@@ -95,7 +96,7 @@ def world(
 
         summary, results = evaluate_world(data, out, setup, limit=limit, workers=workers, on_result=note)
     console().print(table(summary, results))
-    console().print(f"{out / 'summary.json'}: accuracy {summary['accuracy']:.3f}")
+    say(f"{out / 'summary.json'}: accuracy {summary['accuracy']:.3f}")
 
 
 def compare(

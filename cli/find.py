@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .options import UsageProblem, aside, console, progress_bar
+from .options import UsageProblem, aside, console, progress_bar, say, tell
 
 if TYPE_CHECKING:
     from ..core.video import Video
@@ -47,7 +47,7 @@ def index(
         facts = {"video": str(video), "id": opened.id, "duration_s": opened.duration_s, "frames": len(built)}
         console().print_json(json.dumps({**facts, "seconds": round(seconds, 3)}))
     else:
-        console().print(f"{opened.path.name}: {opened.duration_s:.1f} s, {len(built)} frames searchable ({seconds:.1f} s)")
+        say(f"{opened.path.name}: {opened.duration_s:.1f} s, {len(built)} frames searchable ({seconds:.1f} s)")
 
 
 def search(
@@ -86,10 +86,10 @@ def search(
         return
     for hit in hits:
         clip = hit.clip
-        console().print(
+        say(
             f"{clock(clip.start_s):>8} to {clock(clip.end_s):<8} {clip.start_s:8.1f}-{clip.end_s:<8.1f} score {hit.score:.3f}"
         )
-    console().print(f"contact sheet: {path}")
+    say(f"contact sheet: {path}")
 
 
 def open_index(path: Path, encoder: str, fps: float, mode: str) -> tuple[Video, ClipIndex]:
@@ -104,11 +104,10 @@ def open_index(path: Path, encoder: str, fps: float, mode: str) -> tuple[Video, 
     except ValueError as error:
         raise UsageProblem(str(error)) from None
     video = Video.open(path)
-    say = aside()
     for warning in video.warnings:
-        say.print(f"playhead: {warning}", markup=False)
+        tell(f"playhead: {warning}")
     model = load_encoder(encoder)
-    with progress_bar(say) as bar:
+    with progress_bar(aside()) as bar:
         row = bar.add_task("indexing", total=1.0)
         built = ClipIndex.build(
             video,
@@ -116,7 +115,7 @@ def open_index(path: Path, encoder: str, fps: float, mode: str) -> tuple[Video, 
             params,
             root=cache_dir() / "index",
             progress=lambda share: bar.update(row, completed=share),
-            report=lambda line: say.print(f"playhead: {line}", markup=False),
+            report=lambda line: tell(f"playhead: {line}"),
         )
     return video, built
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .options import aside
+from .options import tell
 
 _REACH = 4 << 20
 """Bytes looked through at either end: the header of a film of several hours fits in."""
@@ -35,5 +35,5 @@ def embedded_only(path: Path, *, model: bool = False, encoder: bool = False) -> 
     if not notes or is_world_film(path):
         return ()
     for note in notes:
-        aside().print(f"playhead: note: {note}", markup=False, soft_wrap=True)
+        tell(f"playhead: note: {note}")
     return notes

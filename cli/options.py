@@ -166,6 +166,16 @@ def quiet_loading(model: str) -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
+def say(line: str, style: str | None = None) -> None:
+    """A line of the result, whole: a path in it can be copied, brackets in it are no markup."""
+    console().print(line, style=style, markup=False, soft_wrap=True)
+
+
+def tell(line: str) -> None:
+    """The same for how it goes, on stderr."""
+    aside().print(line, markup=False, soft_wrap=True)
+
+
 def console() -> Console:
     """Where people read results: stdout."""
     from rich.console import Console

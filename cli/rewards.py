@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..core.errors import VideoError
-from .options import UsageProblem, console
+from .options import UsageProblem, console, say
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -63,7 +63,7 @@ def explain(
         return
     said = console()
     for trajectory, parts in explained:
-        said.print(_head(trajectory), markup=False)
+        say(_head(trajectory))
         said.print(_table(parts) if parts else "  unscored: it ended in an error\n")
     if len(explained) > 1:
         said.print(_means([parts for _, parts in explained if parts]))

@@ -23,11 +23,11 @@ from .options import (
     parse_load,
     progress_bar,
     quiet_loading,
+    say,
+    tell,
 )
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from ..evals.bill import Bill
     from ..evals.cost import Cost
     from ..evals.results import TaskResult
@@ -105,19 +105,18 @@ def scale(
     cells = cells_of(base, parse_strategies(strategies), parse_budgets(budgets))
     _check_picture(picture)
     quiet_loading(model)
-    say = aside()
-    with progress_bar(say, count=True) as bar:
+    with progress_bar(aside(), count=True) as bar:
         row = bar.add_task("asking", total=None, visible=False)
 
         def note(key: str, result: TaskResult, done: int, total: int) -> None:
             bar.update(row, completed=done, total=total, visible=True, description=key)
 
         bill, results = run_grid(data, out, cells, limit=limit, workers=workers, on_result=note)
-    written = _draw(bill, costs, results, out, picture, f"{model}: accuracy against cost", say)
+    written = _draw(bill, costs, results, out, picture, f"{model}: accuracy against cost")
     if as_json:
         typer.echo((out / "results.json").read_text(encoding="utf-8"), nl=False)
     else:
-        _say(bill, costs, [out / "results.json", *written], console())
+        _say_bill(bill, costs, [out / "results.json", *written])
 
 
 def parse_budgets(text: str | None) -> list[dict[str, Any]]:
@@ -168,7 +167,6 @@ def _draw(
     out: Path,
     picture: Path | None,
     title: str,
-    say: Console,
 ) -> list[Path]:
     """The pictures and the page; what was written."""
     from ..evals.calibration import calibrate
@@ -184,17 +182,15 @@ def _draw(
         if picture is not None:
             draw_bill(bill, costs, picture, title)
     else:
-        say.print(
-            "playhead: no picture: it needs matplotlib (pip install 'playhead[plots]'); then run the same command again"
-        )
+        tell("playhead: no picture: it needs matplotlib (pip install 'playhead[plots]'); then run the same command again")
     write_page(out / "scaling.html", page(bill, costs, drawn, title))
     return [*drawn, *([picture] if picture and drawn else []), out / "scaling.html"]
 
 
-def _say(bill: Bill, costs: Sequence[Cost], written: Sequence[Path], out: Console) -> None:
+def _say_bill(bill: Bill, costs: Sequence[Cost], written: Sequence[Path]) -> None:
     from ..evals.statement import bill_table, pair_lines, verdict
 
-    out.print(bill_table(bill))
+    console().print(bill_table(bill))
     for line in (*pair_lines(bill), *verdict(bill, costs)):
-        out.print(line, markup=False)
-    out.print(f"written: {', '.join(map(str, written))}", markup=False, style="dim")
+        say(line)
+    say(f"written: {', '.join(map(str, written))}", style="dim")

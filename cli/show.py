@@ -19,6 +19,7 @@ from .options import (
     console,
     parse_load,
     quiet_loading,
+    say,
 )
 
 
@@ -53,7 +54,7 @@ def view(
     )
     shown = list(islice(chosen, limit))
     path = write_page(shown, out, trajectories.parent)
-    console().print(f"{path}: {len(shown)} episodes, {path.stat().st_size / 1e6:.1f} MB", markup=False)
+    say(f"{path}: {len(shown)} episodes, {path.stat().st_size / 1e6:.1f} MB")
 
 
 def demo(
@@ -89,4 +90,4 @@ def demo(
     seed = SEED if seed is None else seed
     outcome = asyncio.run(run_demo(out, said, minutes=minutes, seed=seed, model=model, load=load))
     said.print()
-    said.print(f"{outcome.right} of {len(outcome.trajectories)} right · page: {outcome.page}", style="bold", markup=False)
+    say(f"{outcome.right} of {len(outcome.trajectories)} right · page: {outcome.page}", style="bold")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import UsageProblem, console, quiet_loading
+from .options import UsageProblem, quiet_loading, say
 
 if TYPE_CHECKING:
     from ..train.sft_run import SFTRun
@@ -113,7 +113,7 @@ def merge(
     quiet_loading(init or "embedded")
     from ..train.merge import merge_adapter
 
-    console().print(f"{merge_adapter(adapter, out, _checkpoint(init), dtype)}: an ordinary checkpoint, ready for --model")
+    say(f"{merge_adapter(adapter, out, _checkpoint(init), dtype)}: an ordinary checkpoint, ready for --model")
 
 
 def _run_of(name: str, init: str | None, data: list[Path], out: Path) -> SFTRun:
@@ -157,7 +157,7 @@ def _tell(result: dict[str, Any], *, as_json: bool) -> None:
         return
     where = result["checkpoint"]
     left_out = [f"{result[n]} {n.replace('_', ' ')}" for n in ("bad_records_skipped", "turns_dropped", "samples_dropped")]
-    console().print(f"{result['samples']} episodes, {result['held_out']} held out; {', '.join(left_out)}")
+    say(f"{result['samples']} episodes, {result['held_out']} held out; {', '.join(left_out)}")
     shown = (("eval_loss", "held-out loss"), ("eval_token_accuracy", "tokens right"), ("eval_agent_accuracy", "agent"))
     said = [f"{label} {result[name]:.4f}" for name, label in shown if name in result]
-    console().print(f"{where}: {', '.join(said) or 'done'}")
+    say(f"{where}: {', '.join(said) or 'done'}")

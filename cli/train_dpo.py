@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import UsageProblem, console, quiet_loading
+from .options import UsageProblem, quiet_loading, say
 
 LOSSES = ("sigmoid", "length_normalised", "length_desensitised", "regularised", "ipo")
 
@@ -98,6 +98,5 @@ def dpo(
     if as_json:
         typer.echo(json.dumps(told))
         return
-    said = console()
     for name, value in told.items():
-        said.print(f"{name}: {value}", markup=False)
+        say(f"{name}: {value}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import aside, console, quiet_loading
+from .options import quiet_loading, say, tell
 from .train import setting
 
 
@@ -58,8 +58,7 @@ def grpo(
     given: dict[str, Any] = {"steps": steps, "rate": rate}
     given = {k: v for k, v in given.items() if v is not None} | dict(map(setting, set_ or ()))
     made = make_recipe(recipe, out, {"model": model, "seed": seed, **given})
-    said = aside()
-    trainer = carry_out(made, out, data, said.print)
+    trainer = carry_out(made, out, data, tell)
     steps_done = trainer.records.steps
     if steps_done and trainer.accelerator.is_main_process:
         first, last = steps_done[: max(1, len(steps_done) // 5)], steps_done[-max(1, len(steps_done) // 5) :]
@@ -68,5 +67,5 @@ def grpo(
             return sum(row.get(name, 0.0) for row in rows) / len(rows)
 
         for name in ("reward", "right", "frames", "calls"):
-            console().print(f"{name}: {mean(first, name):.3f} -> {mean(last, name):.3f}")
-        console().print(f"{out / 'final'}: the trained checkpoint; {out / 'run.png'}: the curves")
+            say(f"{name}: {mean(first, name):.3f} -> {mean(last, name):.3f}")
+        say(f"{out / 'final'}: the trained checkpoint; {out / 'run.png'}: the curves")

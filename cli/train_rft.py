@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import UsageProblem, aside, console, quiet_loading
+from .options import UsageProblem, quiet_loading, say, tell
 
 
 def rft(
@@ -80,13 +80,13 @@ def rft(
     except ValueError as error:
         raise UsageProblem(str(error)) from None
     quiet_loading(run.init)
-    told = train_rft(run, lambda line: aside().print(line, markup=False))
+    told = train_rft(run, tell)
     if as_json:
         typer.echo(json.dumps(told))
         return
     for row in told["rounds"]:
         rate = row["right"] / max(1, row["played"])
-        console().print(
+        say(
             f"round {row['round']}: {rate:.1%} of {row['played']} episodes right, {row['kept']} learned from"
         )
-    console().print(f"{told['checkpoint']}: the last checkpoint; {out / 'checkpoint'} links to it", markup=False)
+    say(f"{told['checkpoint']}: the last checkpoint; {out / 'checkpoint'} links to it")

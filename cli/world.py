@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import UsageProblem, aside, console, progress_bar
+from .options import UsageProblem, aside, progress_bar, say
 
 
 def make(
@@ -19,7 +19,9 @@ def make(
     draws: Annotated[
         int, typer.Option(help="Questions of each kind and video, at most: none asks about the same moments again.", min=1)
     ] = 1,
-    haze: Annotated[float, typer.Option(help="How faint objects are: the share of them that the background takes, 0 to below 1.")] = 0.0,
+    haze: Annotated[
+        float, typer.Option(help="How faint objects are: the share of them that the background takes, 0 to below 1.")
+    ] = 0.0,
 ) -> None:
     """Make long videos whose answers are known by construction, with questions of seven kinds (or ten).
 
@@ -64,7 +66,7 @@ def make(
             raise UsageProblem(f"the world cannot be made: {error}") from None
     tasks = read_tasks(out)
     asked = ", ".join(f"{sum(t.kind == k for t in tasks)} {k}" for k in dict.fromkeys(t.kind for t in tasks))
-    console().print(f"{path}: {len(tasks)} tasks about {len({t.video for t in tasks})} videos ({asked})")
+    say(f"{path}: {len(tasks)} tasks about {len({t.video for t in tasks})} videos ({asked})")
 
 
 def _lengths(text: str) -> list[float]:

@@ -143,7 +143,7 @@ def tell_truth(trajectory: Trajectory, console: Console) -> None:
     line = Text.assemble(("  truth  ", "bold"), f"{truth}evidence {spans(task.evidence)} s  ", verdict)
     console.print(line, soft_wrap=True)
     if trajectory.error:
-        console.print(f"  error  {trajectory.error}", markup=False, style="red")
+        console.print(f"  error  {trajectory.error}", markup=False, soft_wrap=True, style="red")
     cost = f"{usage.turns} turns, {usage.tool_calls} calls, {usage.frames} frames, {usage.wall_s:.1f} s"
     console.print(f"  cost   {cost}", style="dim", markup=False)
 

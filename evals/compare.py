@@ -42,7 +42,8 @@ class Comparison:
     only_after: int
     p: float
     changes: dict[str, Change]
-    """By figure: right, frames, calls, sampled_tokens, recall (share of the gold seconds looked at), cited_iou."""
+    """By figure: right, frames, calls, sampled_tokens, spans_seen (share of the gold spans of which something was looked
+    at), recall (share of the gold seconds looked at), cited_iou."""
 
 
 FIGURES: dict[str, Callable[[TaskResult], float | None]] = {
@@ -50,6 +51,7 @@ FIGURES: dict[str, Callable[[TaskResult], float | None]] = {
     "frames": lambda r: float(r.frames),
     "calls": lambda r: float(r.calls),
     "sampled_tokens": lambda r: float(r.sampled_tokens),
+    "spans_seen": lambda r: r.spans_seen,
     "recall": lambda r: r.recall,
     "cited_iou": lambda r: r.cited_iou,
 }

@@ -6,8 +6,8 @@ scene's fields, so the truth about a second of video is looked up, never annotat
 
 A plain scene is all pictures. A rich one has the same events and two things more, which need other tools to be found: digits
 too small to be read unless a part of the frame is cut out (`Event.small_digit`), and things said (`Scene.lines`), which are
-heard nowhere and stand in the film's subtitles only. A hazy one, plain or rich, has its objects fainter (`Scene.haze`), which makes
-all that is seen harder to read and changes no answer.
+heard nowhere and stand in the film's subtitles only. A hazy one, plain or rich, has its objects fainter (`Scene.haze`),
+which makes all that is seen harder to read and changes no answer.
 """
 
 from __future__ import annotations

@@ -81,6 +81,16 @@ def test_a_bad_record_is_named_or_skipped_with_a_count(name, folder, tmp_path, r
     assert [t.id for t in read_trajectories(sound)] == ["path-0", "path-2"]
 
 
+def test_a_line_with_a_long_path_is_one_line(folder, capsys):
+    """Where nobody watches, lines used to be folded at 80 characters: in the middle of the path that one wants to open."""
+    deep = folder.rename(folder.parent / ("a-name-of-forty-characters-and-some-more-" * 3))
+    change(deep, "not JSON")
+    bad = deep / "trajectories.jsonl"
+    assert run(["data", "validate", str(deep), "--skip-bad"]) == 0
+    said = capsys.readouterr()
+    assert f"{bad}:2: not JSON" in said.err and f"{bad}: 2 sound records" in said.out
+
+
 def test_a_sound_set_is_sound_without_its_videos_too(folder, capsys):
     assert run(["data", "validate", str(folder)]) == 0
     assert "3 sound records" in capsys.readouterr().out

@@ -29,7 +29,7 @@ def test_it_changes_no_event_and_no_answer(rich: bool) -> None:
 
 @pytest.mark.parametrize("haze", [0.2, 0.4, 0.7])
 def test_an_object_is_as_much_fainter(haze: float) -> None:
-    """What it differs from the bare background by is the clear difference times the opacity, everywhere; and nothing else changes."""
+    """What it differs from the bare background by is the clear difference times the opacity; and nothing else changes."""
     clear = make_cast(SEED, 8, rich=True).scene
     hazy, bare = replace(clear, haze=haze), replace(clear, events=())
     for event in clear.events:
