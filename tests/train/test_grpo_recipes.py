@@ -120,6 +120,23 @@ def test_a_folder_that_holds_another_run_is_refused(tmp_path):
         claim(tmp_path, told, begun=True)
 
 
+@pytest.mark.parametrize("train_vision", [False, True])
+def test_the_vision_tower_stands_still_or_is_trained(train_vision, world, tmp_path):
+    """And where it is trained, the sampler sees with the newest one: frames it saw before are encoded again after an update."""
+    from playhead.agent.embedded import checkpoint_dir
+    from playhead.train.grpo.run import carry_out, make_recipe
+    from safetensors.torch import load_file
+
+    few = {"steps": 3, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "num_generations": 2}
+    given = {**few, "temperature": 1.6, "rate": 1e-3, "warmup_steps": 0, "train_vision": train_vision}
+    trainer = carry_out(make_recipe("embedded_cpu", tmp_path, given), tmp_path, world, lambda line: None)
+    steps = trainer.records.steps
+    assert len(steps) == 3 and max(step["logprob_gap/max"] for step in steps) < 1e-3
+    before, after = (load_file(folder / "model.safetensors") for folder in (checkpoint_dir(), tmp_path / "final"))
+    changed = {name for name, tensor in after.items() if not tensor.equal(before[name].to(tensor.dtype))}
+    assert changed and any("vision_model" in name or "visual" in name for name in changed) == train_vision
+
+
 def test_make_model_ends_as_the_model_that_ships_did(tmp_path, monkeypatch):
     """Gold seconds are not paid for."""
     from playhead.train import __main__ as stages

@@ -54,6 +54,7 @@ def embedded_cpu(
     credit: float = 0.0,
     correction: str = "none",
     refills: int = 0,
+    train_vision: bool = False,
     **args: Any,
 ) -> Recipe:
     """Four groups of eight rollouts a step.
@@ -73,6 +74,7 @@ def embedded_cpu(
         credit: weight of credit by turns (`TurnCredit`); 0: all tokens of a rollout share one advantage.
         correction: what is done about a sampler that differs from the trainer: none, token, sequence or clip.
         refills: so many times a step, groups without signal are replaced by new ones (DAPO's dynamic sampling, bounded).
+        train_vision: train the vision tower too, instead of keeping what it says of a frame over the whole run.
         args: fields of TRL's `GRPOConfig`, in place of those below.
 
     Raises:
@@ -124,4 +126,5 @@ def embedded_cpu(
         films=(Films(videos=2, minutes=(5.0,), seed=FILMS_SEED),),
         model=model,
         budget=Budget(wall_s=None),
+        train_vision=train_vision,
     )
