@@ -11,7 +11,6 @@ its last whole result is dropped when the folder is opened again. One process at
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 from ..core.codec import to_plain
 from ..core.errors import DataError
+from ..core.lock import lock_folder
 from .compare import read_results
 from .results import TaskResult
 
@@ -34,16 +34,7 @@ class Ledger:
 
     def __init__(self, root: Path, manifest: dict[str, Any], identity: tuple[str, ...]) -> None:
         self.root = root
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError):
-            raise DataError(f"{root}: not a folder; name another one for the run") from None
-        self._lock = (root / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise DataError(f"{root}: another process writes this run now; wait for it or name another folder") from None
+        self._lock = lock_folder(root)
         self._check_manifest(manifest, identity)
         self.results: dict[str, TaskResult] = {r.task_id: r for r in self._read_results()}
         self._keep_known_trajectories()

@@ -1,23 +1,28 @@
 """The claim on a run's folder: run.json says which run it is of, so that the same command goes on with it and another one
-is refused."""
+is refused; and while the run is under way no other process gets in."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import DataError
+from ..core.lock import lock_folder
 
 RUN_FILE = "run.json"
 
 
+@contextmanager
 def claim(
     out: Path, run: Mapping[str, Any], *, begun: bool, resume: bool = True, may_differ: Collection[str] = ()
-) -> None:
-    """Write OUT/run.json; of a run that has `begun` see that it is this one.
+) -> Iterator[None]:
+    """Hold the folder while the run goes on; write OUT/run.json, or of a run that has `begun` see that it is this one.
+
+    Of the processes of one run the first one holds it.
 
     Args:
         run: what it is, as plain JSON.
@@ -26,8 +31,17 @@ def claim(
         may_differ: names of `run` that the same run may have changed.
 
     Raises:
-        DataError: the folder holds another run, or one that may not go on.
+        DataError: the folder holds another run, one that may not go on, or one that another process carries out now.
     """
+    first = int(os.environ.get("RANK", "0")) == 0
+    with closing(lock_folder(out)) if first else nullcontext():
+        _check(out, run, begun, resume, may_differ)
+        if first and not (begun and (out / RUN_FILE).is_file()):
+            _write(out / RUN_FILE, run)
+        yield
+
+
+def _check(out: Path, run: Mapping[str, Any], begun: bool, resume: bool, may_differ: Collection[str]) -> None:
     path = out / RUN_FILE
     if begun and not resume:
         raise DataError(f"{out}: holds a run already; choose another --out, or delete it to begin anew")
@@ -39,11 +53,12 @@ def claim(
                 f"{out}: holds a run with another {odd[0]} ({_short(before.get(odd[0]))} instead of {_short(now[odd[0]])}); "
                 "choose another --out, or delete it to begin anew"
             )
-    elif int(os.environ.get("RANK", "0")) == 0:
-        out.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{RUN_FILE}.{os.getpid()}.part")
-        beside.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
-        beside.replace(path)
+
+
+def _write(path: Path, run: Mapping[str, Any]) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    beside.replace(path)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -206,7 +206,11 @@ def train_dpo(run: DPORun, *, resume: bool = True) -> dict[str, Any]:
     check_reporters(run.trainer.get("report_to"))
     made, skipped = _pairs(run, load_renderer(run.init))
     last = last_state(run.state_dir)
-    claim(run.out, _plain(run), begun=last is not None, resume=resume, may_differ=("out", "measure_every", "skip_bad"))
+    with claim(run.out, _plain(run), begun=last is not None, resume=resume, may_differ=("out", "measure_every", "skip_bad")):
+        return _train(run, made, skipped, last)
+
+
+def _train(run: DPORun, made: Pairs, skipped: list[str], last: Path | None) -> dict[str, Any]:
     options = LoadOptions(dtype=run.dtype)  # pyright: ignore[reportArgumentType]
     model, renderer = load_checkpoint(run.init, "cpu", options)
     train, held_out, dropped = _samples(run, made, renderer)

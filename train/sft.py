@@ -55,7 +55,12 @@ def train_sft(run: SFTRun, *, resume: bool = True) -> dict[str, Any]:
     if run.agent_eval is not None and not read_tasks(run.agent_eval.tasks):
         raise DataError(f"{run.agent_eval.tasks}: no task to evaluate the agent on")
     check_reporters(run.trainer.get("report_to"))
-    claim(run.out, run.plain(), begun=last_state(run.state_dir) is not None, resume=resume, may_differ=("out", "measure_every"))
+    begun = last_state(run.state_dir) is not None
+    with claim(run.out, run.plain(), begun=begun, resume=resume, may_differ=("out", "measure_every")):
+        return _train(run, resume)
+
+
+def _train(run: SFTRun, resume: bool) -> dict[str, Any]:
     model, renderer = _load(run)
     if not run.train_vision:
         _vision(model).requires_grad_(False)

@@ -104,20 +104,26 @@ def test_a_folder_that_holds_another_run_is_refused(tmp_path):
     from playhead.train.claim import claim
     from playhead.train.grpo.run import _told, make_recipe
 
+    def take(run, begun=True, **how):
+        with claim(tmp_path, run, begun=begun, **how):
+            pass
+
     told = _told(make_recipe("world_rl", tmp_path, {"model": "a"}), None)
-    claim(tmp_path, told, begun=False)
+    take(told, begun=False)
     longer = _told(make_recipe("world_rl", tmp_path, {"model": "a", "steps": 99, "save_steps": 5}), None)
-    claim(tmp_path, longer, begun=True)
+    take(longer)
+    with claim(tmp_path, told, begun=True), pytest.raises(DataError, match="another process writes this run now"):
+        take(told)
     for given, said in (({"model": "b"}, "another model"), ({"model": "a", "frames": 0}, "another reward")):
         with pytest.raises(DataError, match=said):
-            claim(tmp_path, _told(make_recipe("world_rl", tmp_path, given), None), begun=True)
+            take(_told(make_recipe("world_rl", tmp_path, given), None))
     with pytest.raises(DataError, match="another data"):
-        claim(tmp_path, _told(make_recipe("world_rl", tmp_path, {"model": "a"}), tmp_path), begun=True)
+        take(_told(make_recipe("world_rl", tmp_path, {"model": "a"}), tmp_path))
     with pytest.raises(DataError, match="holds a run already"):
-        claim(tmp_path, told, begun=True, resume=False)
+        take(told, resume=False)
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(DataError, match="does not say which run it is of"):
-        claim(tmp_path, told, begun=True)
+        take(told)
 
 
 @pytest.mark.parametrize("train_vision", [False, True])

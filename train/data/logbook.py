@@ -11,7 +11,6 @@ One process at a time may hold a folder. In memory are only the places of the li
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -22,6 +21,7 @@ from typing import IO
 
 from ...core.codec import to_plain
 from ...core.errors import DataError
+from ...core.lock import lock_folder
 from ...core.nouns import Task, ToolSpec
 from ...core.trajectory import Trajectory, from_json, to_json
 
@@ -43,18 +43,13 @@ class Logbook:
 
     def __init__(self, root: Path, identity: Mapping[str, object]) -> None:
         self.root, self.added = root, 0
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError):
-            raise DataError(f"{root}: not a folder; name another one for the set") from None
         self._path = root / "episodes.jsonl"
         self._places: dict[str, int] = {}
         self._failed: set[str] = set()
         self._runs: dict[str, tuple[str, ...]] = {}
         """Run -> its episodes, of those that are there whole."""
-        self._lock = (root / ".lock").open("w")
+        self._lock = lock_folder(root, "collects into it")
         try:
-            self._take_lock()
             self._check_manifest(dict(identity))
             self._scan()
         except BaseException:
@@ -131,14 +126,6 @@ class Logbook:
             beside.replace(self.set_path)
         finally:
             beside.unlink(missing_ok=True)
-
-    def _take_lock(self) -> None:
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DataError(
-                f"{self.root}: another process collects into it now; wait for it or name another folder"
-            ) from None
 
     def _check_manifest(self, identity: dict[str, object]) -> None:
         path = self.root / "manifest.json"

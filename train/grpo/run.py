@@ -123,10 +123,14 @@ def carry_out(recipe: Recipe, out: Path, data: Path | None = None, say: Say = pr
         DataError, ModelError: data or model are not usable, or `out` holds another run.
     """
     from .records import last_checkpoint
+
+    with claim(out, _told(recipe, data), begun=last_checkpoint(out) is not None):
+        return _train(recipe, out, data, say)
+
+
+def _train(recipe: Recipe, out: Path, data: Path | None, say: Say) -> AgentGRPOTrainer:
     from .trainer import AgentGRPOTrainer
     from .weights import Replica, SameModule
-
-    claim(out, _told(recipe, data), begun=last_checkpoint(out) is not None)
 
     tasks = training_tasks(recipe.films, out / "films", data, say)
     agent, trained, sharded = _agent(recipe, tasks)
