@@ -5,13 +5,13 @@ the habits it was trained with; a checkpoint without one (any Qwen3-VL) gets the
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..core.budget import Budget
 from ..core.codec import from_plain, to_plain
 from ..core.errors import DataError, ModelError
+from ..core.whole import write_json
 from .prompts import SYSTEM_PROMPT
 
 PROFILE_FILE = "playhead.json"
@@ -55,6 +55,4 @@ def load_profile(folder: Path) -> Profile:
 def save_profile(profile: Profile, folder: Path) -> None:
     """Write the profile into a checkpoint folder (beside, then renamed)."""
     path = folder / PROFILE_FILE
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    beside.write_text(json.dumps(to_plain(profile), indent=2) + "\n", encoding="utf-8")
-    beside.replace(path)
+    write_json(path, to_plain(profile))

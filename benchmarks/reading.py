@@ -45,9 +45,9 @@ def judge(said: Object | None, there: Object | None) -> Reading:
         return Reading.EMPTY if said is None else Reading.INVENTED
     if said is None:
         return Reading.MISSED
-    return {(True, True): Reading.RIGHT, (True, False): Reading.SHAPE, (False, True): Reading.COLOUR}.get(
-        (said[0] == there[0], said[1] == there[1]), Reading.BOTH
-    )
+    if said[0] == there[0]:
+        return Reading.RIGHT if said[1] == there[1] else Reading.SHAPE
+    return Reading.COLOUR if said[1] == there[1] else Reading.BOTH
 
 
 def notes(trajectory: Trajectory) -> Iterator[tuple[bool, Object | None, Object | None]]:
@@ -55,10 +55,11 @@ def notes(trajectory: Trajectory) -> Iterator[tuple[bool, Object | None, Object 
     scene = scene_of(trajectory.task.meta)
     for turn, following in zip(trajectory.turns, trajectory.turns[1:], strict=False):
         closer, frames = _shown(turn)
-        for note in map(NOTE.match, following.thought.splitlines()):
-            at = next((i for i, (name, _) in enumerate(frames) if note and name == int(note[1])), None)
-            if note and at is not None:
-                event = scene.event_at(frames.pop(at)[1])
+        for note in filter(None, map(NOTE.match, following.thought.splitlines())):
+            frame = next((f for f in frames if f[0] == int(note[1])), None)
+            if frame is not None:
+                frames.remove(frame)  # the next note of that second is about the next frame of it
+                event = scene.event_at(frame[1])
                 yield closer, (note[2], note[3]) if note[2] else None, (event.colour, event.shape) if event else None
 
 

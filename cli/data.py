@@ -43,7 +43,7 @@ def stats(
     for trajectory in TrajectorySet(source).read(bad.note):
         maker.add(trajectory)
     card = maker.card()
-    bad.tell()
+    bad.say_how_many()
     if as_json:
         print(json.dumps(to_plain(card), indent=2))
         return
@@ -72,7 +72,7 @@ def view(
     bad, chosen = _Skipped(skip_bad), TrajectorySet(source)
     shown = list(islice(chosen.read(bad.note), limit))
     path = write_page(shown, out, chosen.folder)
-    bad.tell()
+    bad.say_how_many()
     say(f"{path}: {len(shown)} trajectories, {path.stat().st_size / 1e6:.1f} MB")
 
 
@@ -127,7 +127,7 @@ def export(
 
     write, bad, chosen = exporter(to), _Skipped(skip_bad), TrajectorySet(source)
     done = write(Validator(chosen, videos=False).read(bad.note), chosen.store(), out, chosen.tools())
-    bad.tell()
+    bad.say_how_many()
     if as_json:
         print(json.dumps({"path": str(done.path), "count": done.count, "left_out": done.left_out, "skipped": bad.count}))
         return
@@ -212,7 +212,7 @@ def think(
     renderer = load_renderer(_checkpoint(tokenizer))
     done = asyncio.run(write_thoughts(paths, thinker, renderer, tools, (follows,), workers))
     count = write_set(out, done.kept, tools, chosen.store()).trajectories
-    bad.tell()
+    bad.say_how_many()
     lost = "".join(f"\n{n:6d} {why}" for why, n in done.lost.most_common())
     say(f"{out / SET_FILE}: {count} of {len(paths)} with thoughts{lost}")
 
@@ -270,7 +270,7 @@ class _Skipped:
         if self._names:
             tell(str(error))
 
-    def tell(self) -> None:
+    def say_how_many(self) -> None:
         if self.count:
             tell(f"{self.count} bad records left out; `playhead data validate --skip-bad` lists them")
 

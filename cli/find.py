@@ -86,9 +86,7 @@ def search(
         return
     for hit in hits:
         clip = hit.clip
-        say(
-            f"{clock(clip.start_s):>8} to {clock(clip.end_s):<8} {clip.start_s:8.1f}-{clip.end_s:<8.1f} score {hit.score:.3f}"
-        )
+        say(f"{clock(clip.start_s):>8} to {clock(clip.end_s):<8} {clip.start_s:8.1f}-{clip.end_s:<8.1f} score {hit.score:.3f}")
     say(f"contact sheet: {path}")
 
 

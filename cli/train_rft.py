@@ -86,7 +86,5 @@ def rft(
         return
     for row in told["rounds"]:
         rate = row["right"] / max(1, row["played"])
-        say(
-            f"round {row['round']}: {rate:.1%} of {row['played']} episodes right, {row['kept']} learned from"
-        )
+        say(f"round {row['round']}: {rate:.1%} of {row['played']} episodes right, {row['kept']} learned from")
     say(f"{told['checkpoint']}: the last checkpoint; {out / 'checkpoint'} links to it")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +10,13 @@ from pathlib import Path
 from .codec import from_plain, to_plain
 from .errors import DataError
 from .nouns import Task
+from .whole import write_whole
 
 
 def write_tasks(path: Path, tasks: Iterable[Task]) -> int:
-    """Write a task file whole (beside, then renamed); returns how many tasks it holds."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """Write a task file whole; returns how many tasks it holds."""
     lines = [json.dumps(to_plain(task)) for task in tasks]
-    beside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    beside.replace(path)
+    write_whole(path, "".join(f"{line}\n" for line in lines))
     return len(lines)
 
 

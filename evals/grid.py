@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import DataError
 from ..core.nouns import Task
+from ..core.whole import write_json
 from .bill import Bill, make_bill, seconds_of
-from .ledger import Ledger, write_json
+from .ledger import Ledger
 from .manifest import IDENTITY, Limits, Setup, make_manifest, manifest_like
 from .report import summarise
 from .results import TaskResult

@@ -12,13 +12,13 @@ its last whole result is dropped when the folder is opened again. One process at
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from ..core.codec import to_plain
 from ..core.errors import DataError
 from ..core.lock import lock_folder
+from ..core.whole import write_json, write_whole
 from .compare import read_results
 from .results import TaskResult
 
@@ -88,17 +88,7 @@ class Ledger:
         last: dict[str, str] = {}
         for line in path.read_text(encoding="utf-8").splitlines():
             last[json.loads(line)["task"]["id"]] = line
-        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-        beside.write_text("".join(f"{v}\n" for k, v in last.items() if k in self.results), encoding="utf-8")
-        beside.replace(path)
-
-
-def write_json(path: Path, value: dict[str, Any]) -> Path:
-    """Write a JSON file whole (beside, then renamed)."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    beside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    beside.replace(path)
-    return path
+        write_whole(path, "".join(f"{v}\n" for k, v in last.items() if k in self.results))
 
 
 def _append(path: Path, line: str) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..core.whole import write_whole
 from .bill import Bill, Pair, Row
 from .cost import Cost
 
@@ -76,9 +76,7 @@ def page(bill: Bill, costs: Sequence[Cost], pictures: Sequence[Path], title: str
 def write_page(path: Path, text: str) -> None:
     """Write the page whole (beside, then renamed)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+    write_whole(path, text)
 
 
 _HEAD = ("strategy", "budget", "right", "95%", "tokens", "frames", "sampled", "calls", "secs", "front")

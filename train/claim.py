@@ -12,6 +12,7 @@ from typing import Any
 
 from ..core.errors import DataError
 from ..core.lock import lock_folder
+from ..core.whole import write_json
 
 RUN_FILE = "run.json"
 
@@ -37,7 +38,7 @@ def claim(
     with closing(lock_folder(out)) if first else nullcontext():
         _check(out, run, begun, resume, may_differ)
         if first and not (begun and (out / RUN_FILE).is_file()):
-            _write(out / RUN_FILE, run)
+            write_json(out / RUN_FILE, run)
         yield
 
 
@@ -53,12 +54,6 @@ def _check(out: Path, run: Mapping[str, Any], begun: bool, resume: bool, may_dif
                 f"{out}: holds a run with another {odd[0]} ({_short(before.get(odd[0]))} instead of {_short(now[odd[0]])}); "
                 "choose another --out, or delete it to begin anew"
             )
-
-
-def _write(path: Path, run: Mapping[str, Any]) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    beside.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
-    beside.replace(path)
 
 
 def _read(path: Path) -> dict[str, Any]:

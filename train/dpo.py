@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -46,6 +45,7 @@ from ..core.codec import to_plain
 from ..core.errors import DataError, ModelError, PlayheadError
 from ..core.frames import FrameStore
 from ..core.trajectory import Trajectory
+from ..core.whole import write_json
 from .claim import claim
 from .collate import IGNORED, SampleCollator
 from .curves import save_curves
@@ -218,7 +218,7 @@ def _train(run: DPORun, made: Pairs, skipped: list[str], last: Path | None) -> d
         **made.plain(), "bad_records_skipped": len(skipped), "too_long": dropped, "trained": len(train),
         "held_out": len(held_out),
     }  # fmt: skip
-    _write_json(run.out / "pairs.json", counts)
+    write_json(run.out / "pairs.json", counts)
     trainer = _trainer(run, model, renderer, train, held_out)
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
     _write_result(run, trainer, renderer)
@@ -366,9 +366,3 @@ def _write_result(run: DPORun, trainer: PairTrainer, renderer: ChatRenderer) -> 
 
 def _plain(run: DPORun) -> dict[str, Any]:
     return json.loads(json.dumps(to_plain(run), default=str))
-
-
-def _write_json(path: Path, value: Any) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    beside.replace(path)

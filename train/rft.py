@@ -29,6 +29,7 @@ from ..core.nouns import Task
 from ..core.scoring import is_right
 from ..core.tasks import read_tasks
 from ..core.trajectory import Trajectory
+from ..core.whole import write_json
 from .data.collect import Setup, collect
 from .data.filters import Filter, Verified, is_known, parse_filters
 from .recipes import recipe
@@ -137,7 +138,7 @@ def train_rft(run: RFTRun, say: Say = lambda _: None) -> dict[str, Any]:
             say(f"round {number}: done before ({told['kept']} kept)")
         else:
             told = _round(run, number, model, tasks, filters, say)
-            _write_json(ended, told)
+            write_json(ended, told)
         done.append(told)
         model = str(run.folder(number) / told["checkpoint"])
     _link(run.out / "checkpoint", Path(model))
@@ -234,17 +235,11 @@ def _claim(run: RFTRun) -> None:
                 f"{run.out}: holds a run with another {odd[0]}; choose another --out, or delete it to begin anew"
             )
     run.out.mkdir(parents=True, exist_ok=True)
-    _write_json(path, now)
+    write_json(path, now)
 
 
 def _link(path: Path, target: Path) -> None:
     """`path` as a relative link to `target`, replaced at once."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     beside.symlink_to(os.path.relpath(target, path.parent))
-    beside.replace(path)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     beside.replace(path)

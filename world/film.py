@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from ..core.whole import write_whole
 from .render import render
 from .scene import Line, Scene
 
@@ -62,9 +63,7 @@ def write_film(scene: Scene, path: str | Path, progress: Callable[[float], None]
 def write_srt(lines: Sequence[Line], path: Path) -> Path:
     """What is said as a SubRip file, written beside and renamed."""
     cues = [f"{i}\n{_clock(c.start_s)} --> {_clock(c.end_s)}\n{c.text}\n\n" for i, c in enumerate(lines, 1)]
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    beside.write_text("".join(cues), encoding="utf-8")
-    beside.replace(path)
+    write_whole(path, "".join(cues))
     return path
 
 

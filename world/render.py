@@ -63,7 +63,7 @@ def render(scene: Scene, t_s: float, size: int | None = None) -> np.ndarray:
     event = scene.event_at(t_s)
     if event is None:
         return frame
-    behind = frame.copy()
+    behind = frame.copy() if scene.haze else frame
     _draw(frame, event, t_s)
     if event.small_digit is not None:
         _draw_small(frame, event, t_s)

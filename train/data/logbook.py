@@ -24,6 +24,7 @@ from ...core.errors import DataError
 from ...core.lock import lock_folder
 from ...core.nouns import Task, ToolSpec
 from ...core.trajectory import Trajectory, from_json, to_json
+from ...core.whole import write_json
 
 SET_FILE = "trajectories.jsonl"
 _PLACE = re.compile(r"(.+)-\d+of(\d+)")
@@ -169,13 +170,6 @@ class Logbook:
             names = tuple(episode_id(run, i, of) for i in range(1, of + 1))
             if all(name in self._places for name in names):
                 self._runs[run] = names
-
-
-def write_json(path: Path, value: Mapping[str, object]) -> None:
-    """Beside, then renamed."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    beside.replace(path)
 
 
 def _drop_half_line(path: Path) -> None:

@@ -31,8 +31,9 @@ from ...core.errors import DataError, PlayheadError
 from ...core.frames import FrameStore
 from ...core.nouns import Frame, ToolSpec
 from ...core.trajectory import OnBad, Trajectory, read_trajectories, write_trajectories
+from ...core.whole import write_json
 from .card import Card, CardMaker
-from .logbook import SET_FILE, write_json
+from .logbook import SET_FILE
 
 if TYPE_CHECKING:
     from ...agent.renderers.chat import ChatRenderer

@@ -19,6 +19,7 @@ from typing import Any
 
 from ...core.errors import DataError
 from ...core.trajectory import write_trajectories
+from ...core.whole import write_whole
 from .chart import draw_run
 from .collect import Round
 from .crew import Crew
@@ -108,6 +109,4 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    beside.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    beside.replace(path)
+    write_whole(path, "".join(json.dumps(line) + "\n" for line in lines))

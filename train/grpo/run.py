@@ -60,6 +60,7 @@ class Films:
     draws: int = 1
     kinds: tuple[str, ...] = KINDS
     haze: float = 0.0
+    """Share of every object that the background takes (`world.scene.Scene.haze`)."""
 
     def __post_init__(self) -> None:
         if self.seed + self.videos >= HELD_OUT_SEED:
@@ -187,8 +188,9 @@ def _made(films: Films, folder: Path, say: Say) -> Path:
             from ...world.make import make_world
 
             say(f"making {films.videos} films in {folder}")
-            asked = {"draws": films.draws, "kinds": films.kinds, "haze": films.haze}
-            make_world(folder, films.videos, films.minutes, films.seed, **asked)
+            make_world(
+                folder, films.videos, films.minutes, films.seed, draws=films.draws, kinds=films.kinds, haze=films.haze
+            )
     return folder
 
 

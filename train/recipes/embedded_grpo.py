@@ -37,6 +37,27 @@ from ..rewards.rubrics import text_rubric, world_rubric
 FILMS_SEED = 2_100_000
 TEMPERATURE = 1.6
 REWARDS = {"world": world_rubric, "text": text_rubric}
+USUAL: dict[str, Any] = dict(
+    num_generations=8,
+    per_device_train_batch_size=16,
+    gradient_accumulation_steps=2,
+    lr_scheduler_type="constant_with_warmup",
+    warmup_steps=2,
+    adam_beta2=0.98,
+    max_grad_norm=1.0,
+    loss_type="dapo",
+    epsilon_high=0.28,
+    beta=0.0,
+    temperature=TEMPERATURE,
+    use_cpu=True,
+    bf16=False,
+    gradient_checkpointing=False,
+    logging_steps=1,
+    save_steps=10,
+    save_total_limit=2,
+    disable_tqdm=True,
+)
+"""Fields of TRL's `GRPOConfig` that no switch of the recipe has another name for."""
 
 
 def embedded_cpu(
@@ -75,7 +96,7 @@ def embedded_cpu(
         correction: what is done about a sampler that differs from the trainer: none, token, sequence or clip.
         refills: so many times a step, groups without signal are replaced by new ones (DAPO's dynamic sampling, bounded).
         train_vision: train the vision tower too, instead of keeping what it says of a frame over the whole run.
-        args: fields of TRL's `GRPOConfig`, in place of those below.
+        args: fields of TRL's `GRPOConfig`, in place of `USUAL`.
 
     Raises:
         DataError: no reward or correction of that name.
@@ -87,33 +108,9 @@ def embedded_cpu(
         raise DataError(f"correction={correction!r}: take one of {', '.join(known)}")
     from trl.trainer.grpo_config import GRPOConfig
 
-    usual: dict[str, Any] = dict(
-        output_dir=str(out),
-        max_steps=steps,
-        seed=seed,
-        num_generations=8,
-        per_device_train_batch_size=16,
-        gradient_accumulation_steps=2,
-        learning_rate=rate,
-        lr_scheduler_type="constant_with_warmup",
-        warmup_steps=2,
-        adam_beta2=0.98,
-        max_grad_norm=1.0,
-        loss_type="dapo",
-        epsilon_high=0.28,
-        beta=0.0,
-        temperature=TEMPERATURE,
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        logging_steps=1,
-        save_steps=10,
-        save_total_limit=2,
-        report_to=[],
-        disable_tqdm=True,
-    )
+    own = {"output_dir": str(out), "max_steps": steps, "seed": seed, "learning_rate": rate, "report_to": []}
     plan = Plan(
-        args=GRPOConfig(**{**usual, **args}),
+        args=GRPOConfig(**{**USUAL, **own, **args}),
         rubric=REWARDS[reward](frames=frames, seconds=seconds),
         observations=observations,
         credit=TurnCredit(weight=credit) if credit else None,
