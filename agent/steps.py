@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
+from ..core.aio import in_thread
 from ..core.budget import Usage
 from ..core.nouns import Answer, FinishReason, Message, Observation, StopReason, ToolCall
 from ..core.policy import Parsed
@@ -48,7 +49,7 @@ async def skim(state: State, episode: Episode, emit: Emit) -> dict[str, Any]:
         times = uniform_times(video.readable_s, min(episode.profile.skim_frames, room))
     else:
         times = thinned(episode.times_s, room)
-    frames = tuple(await asyncio.to_thread(episode.context(room).frames_at, times)) if times else ()
+    frames = tuple(await in_thread(episode.context(room).frames_at, times)) if times else ()
     messages = prompts.first_messages(video.duration_s, frames, question, task.choices, system)
     start = renderer.start(messages, specs)
     emit(Skimmed(frames=frames))

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+from ..core.aio import in_thread
 from ..core.errors import DataError
 from .desk import Desk
 from .events import Event, Indexing
@@ -47,7 +48,7 @@ async def indexing(desk: Desk) -> AsyncIterator[Event]:
         finally:
             tell(None)
 
-    building = asyncio.create_task(asyncio.to_thread(build))
+    building = asyncio.create_task(in_thread(build))
     while (share := await shares.get()) is not None:
         yield Indexing(share=share)
     await building

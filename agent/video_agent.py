@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ..core.aio import run_until_done
+from ..core.aio import in_thread, run_until_done
 from ..core.budget import Budget, Usage
 from ..core.errors import DataError, ModelError, PlayheadError
 from ..core.home import cache_dir
@@ -172,7 +172,7 @@ class VideoAgent:
         """
         task = Task(id=run_id or new_id(), question=question, video=str(video), choices=tuple(choices))
         chosen = open_strategy(strategy)
-        desk = await asyncio.to_thread(self.shelf.desk, task.video)
+        desk = await in_thread(self.shelf.desk, task.video)
         if chosen is not None:
             from .scaling.stream import scaled_events
 
@@ -208,7 +208,7 @@ class VideoAgent:
         trajectory: Trajectory | None = None
         state: dict[str, Any] = {}
         try:
-            desk = await asyncio.to_thread(self.shelf.desk, task.video)
+            desk = await in_thread(self.shelf.desk, task.video)
             async for event in self._events(task, desk, run_id, seed, group_id, manner, state, listening=False):
                 if isinstance(event, Finished):
                     trajectory = event.trajectory
@@ -262,7 +262,7 @@ class VideoAgent:
             async for event in indexing(desk):
                 yield event
         # Captions belong to their run, so that no run sees what another one wrote; they are saved where the run is.
-        await asyncio.to_thread(self.toolbox_for, desk.video)  # reads subtitles, once
+        await in_thread(self.toolbox_for, desk.video)  # reads subtitles, once
         episode = self.episode(desk, run_id, manner)
         state = {} if state is None else state
         try:

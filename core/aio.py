@@ -1,13 +1,25 @@
-"""From code that waits to code that awaits."""
+"""From code that waits to code that awaits, and back.
+
+    run_until_done(coroutine)          what a loop gives, for a caller who has none
+    await in_thread(work, *arguments)  what a thread gives, for a loop that must go on meanwhile
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import os
 import threading
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import Any, ParamSpec, TypeVar
 
+P = ParamSpec("P")
 T = TypeVar("T")
+
+AT_ONCE = min(32, (os.cpu_count() or 1) + 4)
+"""Pieces of work that one loop has in threads at the same time."""
 
 
 def run_until_done(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -30,3 +42,67 @@ def run_until_done(coroutine: Coroutine[Any, Any, T]) -> T:
     if isinstance(outcome[0], BaseException):
         raise outcome[0]
     return outcome[0]
+
+
+async def in_thread(work: Callable[P, T], /, *args: P.args, **named: P.kwargs) -> T:
+    """`work(*args, **named)` in a thread.
+
+    Unlike with `asyncio.to_thread`, nobody waits for work that was given up (cancelled, or out of time): neither the end of the
+    loop nor the end of the program, both of which would wait for ever for a call into a library that never returns. Its
+    place among the `AT_ONCE` is free again at once.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def deliver(value: Any, error: BaseException | None) -> None:
+        if done.done():  # given up meanwhile
+            return
+        if error is None:
+            done.set_result(value)
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        value, failure = None, None
+        try:
+            value = context.run(work, *args, **named)
+        except StopIteration as error:  # a future cannot hold one
+            failure = RuntimeError(f"{error!r} came out of a thread")
+        except BaseException as error:
+            failure = error
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(deliver, value, failure)
+
+    async with _places(loop):
+        _idle_or_new().put(run)
+        return await done
+
+
+_Inbox = SimpleQueue[Callable[[], None]]
+_places_of: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
+_idle: list[_Inbox] = []
+"""Of threads that have nothing to do. They are kept: a new one would make new threads in libraries, too (OpenMP)."""
+os.register_at_fork(after_in_child=_idle.clear)
+
+
+def _places(loop: asyncio.AbstractEventLoop) -> asyncio.Semaphore:
+    if loop not in _places_of:
+        for closed in [one for one in _places_of if one.is_closed()]:
+            _places_of.pop(closed, None)
+        _places_of[loop] = asyncio.Semaphore(AT_ONCE)
+    return _places_of[loop]
+
+
+def _idle_or_new() -> _Inbox:
+    with suppress(IndexError):
+        return _idle.pop()
+    inbox = _Inbox()
+    threading.Thread(target=_serve, args=(inbox,), name="playhead-work", daemon=True).start()
+    return inbox
+
+
+def _serve(inbox: _Inbox) -> None:
+    while True:
+        inbox.get()()
+        _idle.append(inbox)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from itertools import pairwise
 
+from ..core.aio import in_thread
 from ..core.nouns import Clip, Frame
 from ..memory.shots import SIDE, detect_cuts
 from .contract import ToolContext, ToolFault, ToolResult, frame_size, need_frames, stretch
@@ -28,8 +28,8 @@ async def browse(ctx: ToolContext, start_s: float, end_s: float) -> ToolResult:
     whole = clip.duration_s > SHOTS_WITHIN_S
     # A description is one more look at a frame.
     most = min(MAX_SHOTS, left if ctx.captioner is None else max(1, left // 2))
-    parts = _equal(clip, most) if whole else _at_most(await asyncio.to_thread(shots, ctx, clip), most)
-    frames = await asyncio.to_thread(ctx.frames_at, [part.centre_s for part in parts])
+    parts = _equal(clip, most) if whole else _at_most(await in_thread(shots, ctx, clip), most)
+    frames = await in_thread(ctx.frames_at, [part.centre_s for part in parts])
     captions = await _captions(ctx, parts, frames, left - len(frames))
     content = browse_content(clip, "parts" if whole else "shots", parts, frames, captions)
     return ToolResult(content=content, clips=tuple(ctx.looked_at(frame, 1.0) for frame in frames))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 from pydantic import Field
 
+from ..core.aio import in_thread
 from .contract import ToolContext, ToolFault, ToolResult, check_time, need_frames
 from .format import captions_content
 
@@ -29,7 +29,7 @@ async def caption_frames(
     left = need_frames(ctx)
     if len(times_s) > left:
         raise ToolFault(f"only {left} frames of the budget are left. Ask for at most {left} times.")
-    frames = await asyncio.to_thread(ctx.frames_at, times_s)
+    frames = await in_thread(ctx.frames_at, times_s)
     captions = await ctx.captioner.caption(frames)
     clips = tuple(ctx.looked_at(frame, 1.0) for frame in frames)
     for clip, caption in zip(clips, captions, strict=True):

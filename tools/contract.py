@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
 
+from ..core.aio import in_thread
 from ..core.frames import FrameStore
 from ..core.nouns import Clip, Frame, Observation, Part, ToolCall, ToolSpec
 from ..core.video import Video
@@ -237,7 +238,7 @@ class Tool:
         if inspect.iscoroutinefunction(self._function):
             return await self._function(ctx, **arguments)
         # Decoding and embedding would stop every other agent in the loop: they run in a thread.
-        return await asyncio.to_thread(self._function, ctx, **arguments)
+        return await in_thread(self._function, ctx, **arguments)
 
 
 def failed(call: ToolCall, message: str, wall_s: float = 0.0) -> Observation:

@@ -17,6 +17,7 @@ from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from ...core.aio import in_thread
 from ...core.budget import Usage
 from ...core.errors import ModelError
 from ...core.nouns import Answer, Completion, FinishReason, Frame, Message, StopReason, Task
@@ -78,9 +79,9 @@ class Bench:
         run_id: str | None = None,
     ) -> Self:
         """Raises: VideoError: the video cannot be read."""
-        desk = await asyncio.to_thread(agent.shelf.desk, task.video)
+        desk = await in_thread(agent.shelf.desk, task.video)
         if index and agent.needs_index:
-            await asyncio.to_thread(desk.lazy_index.ready)
+            await in_thread(desk.lazy_index.ready)
         gate = asyncio.Semaphore(max(1, concurrency)) if isinstance(concurrency, int) else concurrency
         return cls(agent=agent, task=task, desk=desk, gate=gate, tell=tell, log=_Log(run_id=run_id))
 
@@ -251,7 +252,7 @@ class Bench:
         times = list(times_s)[: int(min(len(times_s), purse.left("frames")))]
         episode = self.agent.episode(self.desk, new_id(), self.manner)
         try:
-            shown = await asyncio.to_thread(episode.context(len(times)).frames_at, times) if times else []
+            shown = await in_thread(episode.context(len(times)).frames_at, times) if times else []
         finally:
             episode.texts.close()
         purse.spend(Usage(frames=len(shown)))

@@ -44,6 +44,8 @@ _MAX_DEMUX_ERRORS = 32
 _NO_SEEKS = ("mpeg", "mpegvideo")
 # Their decoders take `skip_frame` packet by packet (that of AV1 keeps what it was opened with).
 _SKIPS = ("h264", "hevc", "mpeg4", "mpeg1video", "mpeg2video")
+# Threads cost a quarter more CPU; up to this size they cost time, too, and larger pictures come sooner with them.
+_ALONE_PIXELS = 1280 * 720
 # Each frame thread holds a frame in flight: more of them only fill memory and decode past the target.
 _THREADS = min(8, os.cpu_count() or 1)
 # Local files only: a playlist posing as a video must not make FFmpeg open addresses that it names.
@@ -77,9 +79,9 @@ class Reader:
             raise VideoError(f"{track.path}: cannot be read any more ({error})") from None
         assert isinstance(stream, VideoStream)
         self._stream = stream
-        # Only whole-file reading gains from frame threads; after a seek they decode frames that nobody asked for.
+        # After a seek to a single picture, frame threads would decode others that nobody asked for.
         stream.thread_type = "AUTO" if threads else "SLICE"
-        stream.codec_context.thread_count = _THREADS
+        stream.codec_context.thread_count = _thread_count(track)
         self.damaged: list[float | None] = []
         """Where packets failed to decode, in seconds; None where the packet did not even say when."""
         self._moved = False
@@ -232,7 +234,7 @@ class Reader:
         stream = self._container.streams[self.track.stream]
         assert isinstance(stream, VideoStream)
         self._stream = stream
-        stream.thread_type, stream.codec_context.thread_count = threads, _THREADS
+        stream.thread_type, stream.codec_context.thread_count = threads, _thread_count(self.track)
 
     def _decode(self, *, after_seek: bool) -> Iterator[VideoFrame]:
         stall, last, earliest = Stall(self.track), None, None
@@ -290,6 +292,11 @@ class Reader:
             except (av.error.FFmpegError, OSError):
                 self.damaged.append(None)
         yield None
+
+
+def _thread_count(track: Track) -> int:
+    # Where a packet is damaged, frame threads lose sound frames before it.
+    return 1 if track.damaged or track.width * track.height <= _ALONE_PIXELS else _THREADS
 
 
 def _has_idr(packet: bytes, header: bytes) -> bool:

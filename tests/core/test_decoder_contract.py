@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playhead.core.decoders import DECODERS
+from playhead.core.decoders import DECODERS, pyav
 from playhead.core.decoders.pyav import Reader
 from playhead.core.errors import VideoError
 from playhead.core.video import Video
@@ -26,9 +26,12 @@ def opened(made: Made, decoder: str) -> Video:
     return Video.open(made.path, decoder=decoder)
 
 
-@pytest.fixture(params=DECODERS)
-def decoder(request: pytest.FixtureRequest) -> str:
-    return request.param
+@pytest.fixture(params=[*DECODERS, "pyav in threads"])
+def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    name, *threads = request.param.split(" in ")
+    if threads:  # as it decodes large pictures
+        monkeypatch.setattr(pyav, "_ALONE_PIXELS", 0)
+    return name
 
 
 @pytest.fixture(params=sorted(MAKERS))

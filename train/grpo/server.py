@@ -37,6 +37,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ...agent.renderers.chat import ChatRenderer, PixelSource
+from ...core.aio import in_thread
 from ...core.errors import ModelError
 from ...core.nouns import Completion, FinishReason, Frame
 from ...core.policy import GenerateRequest
@@ -143,7 +144,7 @@ class VLLMPolicy:
         began, version = time.monotonic(), self.version
         try:
             limit_s = request.sampling.timeout_s
-            body = asyncio.to_thread(self._ask, request)
+            body = in_thread(self._ask, request)
             ids, logprobs, finish = await (body if limit_s is None else asyncio.wait_for(body, limit_s))
         except TimeoutError:
             ids, logprobs, finish = (), (), FinishReason.TIMEOUT

@@ -29,6 +29,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ....core.aio import in_thread
 from ....core.errors import PlayheadError
 from ....core.nouns import Completion, FinishReason, Frame
 from ....core.policy import GenerateRequest, Renderer, Sampling
@@ -116,7 +117,7 @@ class OpenAIPolicy:
             seconds = min(seconds, request.sampling.timeout_s)
         try:
             async with asyncio.timeout(seconds):
-                body = await asyncio.to_thread(self._body, request)
+                body = await in_thread(self._body, request)
                 reply = await self.server.ask(body, progress)
             return self._completion(request, reply, reply.finish_reason, started)
         except TimeoutError:
