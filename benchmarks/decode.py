@@ -1,6 +1,7 @@
-"""How fast frames come: playhead's decoder, decord, and `ffmpeg -f null` (decode and throw away) side by side.
+"""How fast frames come: playhead's decoder as it is, in one thread and in several, decord, and `ffmpeg -f null` (decode and
+throw away) side by side.
 
-    python -m playhead.benchmarks.decode [--file FILM] [--minutes 20] [--repeats 3] [--json OUT]
+    python -m playhead.benchmarks.decode [--file FILM] [--minutes 20] [--height 360] [--repeats 3] [--json OUT]
 
 Three tasks on one file, at 398x224: 64 uniform frames, one frame a second, and 10 s at 4 fps. The contestants take turns in
 one process (ffmpeg in its own), `repeats` rounds; the smallest figure of each counts. CPU seconds include all threads.
@@ -8,7 +9,7 @@ one process (ffmpeg in its own), `repeats` rounds; the smallest figure of each c
 `ffmpeg -f null` is what decoding alone costs, without conversion, scaling or arrays. It has no way to jump about, so for
 64 uniform frames it decodes everything. It shows seconds for reading on, and for the window it seeks first. Where `ffmpeg`
 is not on PATH, PyAV decoding in sequence and throwing away stands in for it, and the table says so.
-Without `--file` a film is made (640x360, 30 fps, H.264, scene cuts) and kept in the cache folder.
+Without `--file` a film is made (16 to 9, 30 fps, H.264, scene cuts) and kept in the cache folder.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
+from unittest.mock import patch
 
 import av
 import numpy as np
 
+from ..core.decoders import pyav
 from ..core.home import cache_dir
 from ..core.sampling import fps_times, uniform_times
 from ..core.video import Video
@@ -49,15 +52,17 @@ class Job:
 REEL_S = 60
 
 
-def make_film(path: Path, minutes: float) -> None:
+def make_film(path: Path, minutes: float, height: int = 360) -> None:
     """A synthetic film: moving bars over a drifting background, another scene every 5 s; a minute of it, again and again."""
+    width = height * 16 // 9
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.part")
     with av.open(str(beside), "w", format="mp4") as out:
         stream = out.add_stream("libx264", rate=30, options={"preset": "veryfast", "crf": "26", "bf": "2"})
-        stream.width, stream.height, stream.pix_fmt = 640, 360, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         # Copied packets, not frames encoded again: each reel starts with a keyframe, so a decoder cannot tell.
-        reel = [p for frame in chain(scenes(REEL_S * 30), [None]) for p in stream.encode(frame)]
+        sized = (scene.reformat(width, height, "yuv420p") for scene in scenes(REEL_S * 30))
+        reel = [p for frame in chain(sized, [None]) for p in stream.encode(frame)]
         times = [(p.pts or 0, p.dts or 0) for p in reel]
         for round_ in range(max(1, round(minutes * 60 / REEL_S))):
             for packet, (pts, dts) in zip(reel, times, strict=True):
@@ -85,13 +90,23 @@ def scenes(frames: int) -> Iterator[av.VideoFrame]:
         picture = np.roll(texture, i % 150 // 2, axis=1)
         at = i * 5 % (640 - width)
         picture[120:240, at : at + width] = 255 - colour
-        frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(format="yuv420p")
+        frame = av.VideoFrame.from_ndarray(picture, "rgb24")
         frame.pts, frame.time_base = i, Fraction(1, 30)
         yield frame
 
 
 def ours(video: Video, job: Job) -> int:
     return len(video.frames_at(job.times_s, SIZE))
+
+
+def in_threads(several: bool) -> Callable[[Video, Job], int]:
+    """Ours, in one thread or in several, whatever the size of the picture."""
+
+    def run(video: Video, job: Job) -> int:
+        with patch.object(pyav, "_ALONE_PIXELS", 0 if several else 1 << 40):
+            return ours(video, job)
+
+    return run
 
 
 def with_decord(video: Video, job: Job) -> int:
@@ -132,7 +147,11 @@ def cpu_s() -> float:
 
 
 def contestants() -> dict[str, Callable[[Video, Job], int]]:
-    found: dict[str, Callable[[Video, Job], int]] = {"playhead": ours}
+    found: dict[str, Callable[[Video, Job], int]] = {
+        "playhead": ours,
+        "one thread": in_threads(False),
+        "several threads": in_threads(True),
+    }
     try:
         import decord  # noqa: F401
 
@@ -165,13 +184,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--file", type=Path)
     parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--height", type=int, default=360)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    path = options.file or cache_dir() / "benchmarks" / f"decode-{options.minutes:g}min.mp4"
+    made = cache_dir() / "benchmarks" / f"decode-{options.minutes:g}min-{options.height}.mp4"
+    path = options.file or made
     if not path.exists():
         print(f"making {path} ...")
-        make_film(path, options.minutes)
+        make_film(path, options.minutes, options.height)
     video = Video.open(path)
     length, middle = video.duration_s, video.duration_s * 0.503
     window_end = min(middle + WINDOW_S, length)
