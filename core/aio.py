@@ -18,9 +18,6 @@ from typing import Any, ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-AT_ONCE = min(32, (os.cpu_count() or 1) + 4)
-"""Pieces of work that one loop has in threads at the same time."""
-
 
 def run_until_done(coroutine: Coroutine[Any, Any, T]) -> T:
     """`asyncio.run`, in a thread of its own where a loop already runs (a notebook)."""
@@ -44,54 +41,64 @@ def run_until_done(coroutine: Coroutine[Any, Any, T]) -> T:
     return outcome[0]
 
 
-async def in_thread(work: Callable[P, T], /, *args: P.args, **named: P.kwargs) -> T:
-    """`work(*args, **named)` in a thread.
+class Threads:
+    """Threads for the work of loops, of each loop `at_once` pieces at the same time.
 
     Unlike with `asyncio.to_thread`, nobody waits for work that was given up (cancelled, or out of time): neither the end of the
     loop nor the end of the program, both of which would wait for ever for a call into a library that never returns. Its
-    place among the `AT_ONCE` is free again at once.
+    place is free again at once.
     """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-    context = contextvars.copy_context()
 
-    def deliver(value: Any, error: BaseException | None) -> None:
-        if done.done():  # given up meanwhile
-            return
-        if error is None:
-            done.set_result(value)
-        else:
-            done.set_exception(error)
+    def __init__(self, at_once: int) -> None:
+        self.at_once = at_once
+        self._places: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
 
-    def run() -> None:
-        value, failure = None, None
-        try:
-            value = context.run(work, *args, **named)
-        except StopIteration as error:  # a future cannot hold one
-            failure = RuntimeError(f"{error!r} came out of a thread")
-        except BaseException as error:
-            failure = error
-        with suppress(RuntimeError):  # the loop is closed: nobody waits
-            loop.call_soon_threadsafe(deliver, value, failure)
+    async def run(self, work: Callable[P, T], /, *args: P.args, **named: P.kwargs) -> T:
+        """`work(*args, **named)` in a thread."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+        context = contextvars.copy_context()
 
-    async with _places(loop):
-        _idle_or_new().put(run)
-        return await done
+        def deliver(value: Any, error: BaseException | None) -> None:
+            if done.done():  # given up meanwhile
+                return
+            if error is None:
+                done.set_result(value)
+            else:
+                done.set_exception(error)
+
+        def run() -> None:
+            value, failure = None, None
+            try:
+                value = context.run(work, *args, **named)
+            except StopIteration as error:  # a future cannot hold one
+                failure = RuntimeError(f"{error!r} came out of a thread")
+            except BaseException as error:
+                failure = error
+            with suppress(RuntimeError):  # the loop is closed: nobody waits
+                loop.call_soon_threadsafe(deliver, value, failure)
+
+        async with self._of(loop):
+            _idle_or_new().put(run)
+            return await done
+
+    def _of(self, loop: asyncio.AbstractEventLoop) -> asyncio.Semaphore:
+        if loop not in self._places:
+            for closed in [one for one in self._places if one.is_closed()]:
+                self._places.pop(closed, None)
+            self._places[loop] = asyncio.Semaphore(self.at_once)
+        return self._places[loop]
+
+
+AT_ONCE = min(32, (os.cpu_count() or 1) + 4)
+in_thread = Threads(AT_ONCE).run
+"""For work that computes: decoding, embedding."""
 
 
 _Inbox = SimpleQueue[Callable[[], None]]
-_places_of: dict[asyncio.AbstractEventLoop, asyncio.Semaphore] = {}
 _idle: list[_Inbox] = []
 """Of threads that have nothing to do. They are kept: a new one would make new threads in libraries, too (OpenMP)."""
 os.register_at_fork(after_in_child=_idle.clear)
-
-
-def _places(loop: asyncio.AbstractEventLoop) -> asyncio.Semaphore:
-    if loop not in _places_of:
-        for closed in [one for one in _places_of if one.is_closed()]:
-            _places_of.pop(closed, None)
-        _places_of[loop] = asyncio.Semaphore(AT_ONCE)
-    return _places_of[loop]
 
 
 def _idle_or_new() -> _Inbox:

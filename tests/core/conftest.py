@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import random
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -50,6 +51,17 @@ class Made:
         return max((i for i, t in enumerate(self.times_s) if t <= t_s + 1e-6), default=0)
 
 
+@contextmanager
+def scheduled_as_before() -> Iterator[None]:
+    """Run as root, SVT-AV1 makes the thread that encodes a real-time one of the highest priority, and leaves it so: it and all
+    threads that it starts from then on would take the cores from everything else, and from each other for ever."""
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, *before)
+
+
 def write(
     path: Path,
     ticks: list[int],
@@ -65,7 +77,7 @@ def write(
 ) -> None:
     """Cards at the given ticks of 1/1000 s."""
     default = {"crf": "20", "preset": "ultrafast", "bf": "3", "g": "20", "x264-params": "scenecut=0"}
-    with av.open(str(path), "w", format=form, options=container or {}) as out:
+    with scheduled_as_before(), av.open(str(path), "w", format=form, options=container or {}) as out:
         stream = out.add_stream(codec, rate=rate, options=(default if codec == "libx264" else {}) | (options or {}))
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pix_fmt
         stream.codec_context.time_base = Fraction(1, 25) if codec == "mpeg2video" else Fraction(1, 1000)

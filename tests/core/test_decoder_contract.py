@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,6 +51,12 @@ def test_the_frame_shown_at_a_time(file: Made, decoder: str) -> None:
     assert [f.timestamp_s for f in frames] == pytest.approx([starts[file.shown(t)] for t in asked], abs=6e-4)
     again = video.frames_at([f.timestamp_s for f in frames])
     assert [f.timestamp_s for f in again] == [f.timestamp_s for f in frames], "a frame's own time finds that frame"
+
+
+def test_making_the_files_leaves_this_thread_as_it_was(tmp_path: Path) -> None:
+    before = os.sched_getscheduler(0)
+    MAKERS["av1.mkv"](tmp_path / "av1.mkv")
+    assert os.sched_getscheduler(0) == before
 
 
 @pytest.mark.parametrize("name", sorted(MAKERS))

@@ -30,6 +30,8 @@ class Fake:
         self.policy, self.store = policy, store
         self.mode, self.calls, self.updating, self.breaks, self.pending = "processed_logprobs", [], False, 0, []
         self.rendered = {}
+        self.together = None
+        """A barrier that requests wait at until all are there."""
 
     def answer(self, path, body):
         self.calls.append(path)
@@ -46,6 +48,8 @@ class Fake:
             if self.breaks:
                 self.breaks -= 1
                 raise RuntimeError("out of memory")
+            if self.together is not None:
+                self.together.wait(60)
             return self.generate(body)
         if path == "/start_weight_update":
             self.updating = True
@@ -170,6 +174,35 @@ def test_a_server_that_fails_now_and_then(fake, checkpoint, tmp_path):
     (line,) = [json.loads(one) for one in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert line["rollouts/failed"] >= 1 and line["rollouts/sound"] >= 1
     assert "HTTP 500" in (tmp_path / "failures.jsonl").read_text()
+
+
+def test_a_group_asks_at_once_and_sends_its_frames_once(fake, checkpoint):
+    """As many requests are under way as were allowed, however few cores are here: they only wait for the server."""
+    from playhead.agent.families import renderer_class
+    from playhead.agent.prompts import first_messages
+    from playhead.core.aio import AT_ONCE, run_until_done
+    from playhead.core.nouns import FinishReason
+    from playhead.core.policy import GenerateRequest, Sampling
+    from playhead.train.grpo.server import VLLMPolicy, VLLMServer
+
+    renderer = renderer_class("qwen3_vl").from_checkpoint(checkpoint)
+    most = AT_ONCE + 6
+    policy = VLLMPolicy(VLLMServer(fake.address), renderer, toy.NoiseStore(), at_once=most)
+    new = renderer.start(first_messages(100.0, (toy.frame(1.0), toy.frame(2.0)), "What?"), ())
+    asked = [
+        GenerateRequest(
+            session=f"s{i}",
+            token_ids=new.token_ids,
+            frames=new.frames,
+            messages=(),
+            sampling=Sampling(temperature=1.0, max_tokens=2, seed=i),
+        )
+        for i in range(most)
+    ]
+    fake.together = threading.Barrier(most)
+    said = run_until_done(policy.generate(asked))
+    assert {c.finish_reason for c in said} <= {FinishReason.STOP, FinishReason.LENGTH}, said[0].text
+    assert fake.calls.count("/v1/chat/completions/render") == 1
 
 
 def test_servers_that_will_not_do(fake, checkpoint):

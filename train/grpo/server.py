@@ -24,11 +24,13 @@ import asyncio
 import base64
 import io
 import json
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -37,7 +39,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ...agent.renderers.chat import ChatRenderer, PixelSource
-from ...core.aio import in_thread
+from ...core.aio import Threads
 from ...core.errors import ModelError
 from ...core.nouns import Completion, FinishReason, Frame
 from ...core.policy import GenerateRequest
@@ -133,8 +135,9 @@ class VLLMPolicy:
         self.server, self.renderer, self.store = server, renderer, store
         self.name = f"{server.address}#{server.model}"
         self.version = 0
-        self._at_once = at_once
-        self._features: OrderedDict[tuple[str, ...], Any] = OrderedDict()
+        self._threads = Threads(at_once)
+        self._features: OrderedDict[tuple[str, ...], Future[Any]] = OrderedDict()
+        self._lock = threading.Lock()
 
     async def generate(self, requests: Sequence[GenerateRequest]) -> list[Completion]:
         """One completion per request, in order; a failure is a completion with `FinishReason.ERROR`."""
@@ -144,7 +147,7 @@ class VLLMPolicy:
         began, version = time.monotonic(), self.version
         try:
             limit_s = request.sampling.timeout_s
-            body = in_thread(self._ask, request)
+            body = self._threads.run(self._ask, request)
             ids, logprobs, finish = await (body if limit_s is None else asyncio.wait_for(body, limit_s))
         except TimeoutError:
             ids, logprobs, finish = (), (), FinishReason.TIMEOUT
@@ -201,18 +204,28 @@ class VLLMPolicy:
         return ids, logprobs, finish
 
     def _features_of(self, frames: Sequence[Frame]) -> Any:
-        """The server's own features of a list of frames, asked for once."""
+        """The server's own features of a list of frames, asked for once, however many rollouts show them at the same time."""
         key = tuple(f"{f.sha256}:{f.width}x{f.height}" for f in frames)
-        if key in self._features:
+        with self._lock:
+            found, ours = self._features.get(key), key not in self._features
+            if found is None:
+                found = self._features[key] = Future()
             self._features.move_to_end(key)
-            return self._features[key]
+            while len(self._features) > KEPT_FEATURES:
+                self._features.popitem(last=False)
+        if ours:
+            try:
+                found.set_result(self._rendered(frames))
+            except BaseException as error:  # the others of the group hear of it, the next asks again
+                with self._lock:
+                    self._features.pop(key, None)
+                found.set_exception(error)
+        return found.result()
+
+    def _rendered(self, frames: Sequence[Frame]) -> Any:
         content = [{"type": "image_url", "image_url": {"url": _data_url(self.store.pixels(f))}} for f in frames]
         body = {"model": self.server.model, "messages": [{"role": "user", "content": content}], "max_tokens": 1}
-        found = self.server.post("/v1/chat/completions/render", body)["features"]
-        self._features[key] = found
-        while len(self._features) > KEPT_FEATURES:
-            self._features.popitem(last=False)
-        return found
+        return self.server.post("/v1/chat/completions/render", body)["features"]
 
     def weights_changed(self) -> None:
         """The server has new weights: what it cached of the old ones goes, and completions carry a new version. Features
