@@ -16,6 +16,7 @@ from typing import Annotated, cast
 import typer
 
 from ..core.errors import PlayheadError
+from ..train.group import leave_group
 from . import ask, collect, data, evaluate, find, rewards, scale, show, train, train_dpo, train_grpo, train_rft, world
 
 # The line is the message: what a user needs is in it, and a traceback is for our own faults only.
@@ -90,7 +91,10 @@ _UsageError = cast("type[Exception]", typer.BadParameter.__mro__[1])
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
-    sys.exit(run(args))
+    code = run(args)
+    if code == 0:
+        leave_group()
+    sys.exit(code)
 
 
 def run(args: Sequence[str] | None = None) -> int:

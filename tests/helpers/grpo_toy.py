@@ -190,6 +190,8 @@ def make_trainer(checkpoint: Path, out: Path, *, agent: dict[str, Any] | None = 
 
 
 def main() -> None:
+    from playhead.train.group import leave_group
+
     parser = argparse.ArgumentParser()
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("out", type=Path)
@@ -213,6 +215,7 @@ def main() -> None:
         out = a.out / "sharded"
         train_and_report(sharded_trainer(a.checkpoint, out, a.steps, agent), out, rank)
     print("done", rank, flush=True)
+    leave_group()
 
 
 def train_and_report(trainer: Any, out: Path, rank: int) -> None:

@@ -37,6 +37,7 @@ from ...agent.renderers.qwen3vl import Qwen3VLRenderer
 from ...world.questions import KINDS, parse_kinds
 from ...world.scene import BINS
 from ...world.talk import WORDS
+from ..group import leave_group
 from ..muon import Muon
 from .device import add_device
 from .dream import Dreamer, profile_of
@@ -303,6 +304,7 @@ def train(
             _measure(args.out, model, collator, measured, {"step": step, "seconds": round(time.time() - began)})
             _save(args.out, model, collator.renderer, optimizers, step)
             save_profile(profile_of(args.kinds), args.out / "checkpoint")
+    leave_group()
 
 
 @torch.no_grad()
