@@ -7,9 +7,11 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextvars
 import os
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from queue import SimpleQueue
@@ -45,8 +47,8 @@ class Threads:
     """Threads for the work of loops, of each loop `at_once` pieces at the same time.
 
     Unlike with `asyncio.to_thread`, nobody waits for work that was given up (cancelled, or out of time): neither the end of the
-    loop nor the end of the program, both of which would wait for ever for a call into a library that never returns. Its
-    place is free again at once.
+    loop nor (for longer than `END_S`) the end of the program, both of which would wait for ever for a call into a library that
+    never returns. Its place is free again at once.
     """
 
     def __init__(self, at_once: int) -> None:
@@ -79,7 +81,9 @@ class Threads:
                 loop.call_soon_threadsafe(deliver, value, failure)
 
         async with self._of(loop):
-            _idle_or_new().put(run)
+            inbox = _idle_or_new()
+            _busy.add(inbox)
+            inbox.put(run)
             return await done
 
     def _of(self, loop: asyncio.AbstractEventLoop) -> asyncio.Semaphore:
@@ -93,12 +97,15 @@ class Threads:
 AT_ONCE = min(32, (os.cpu_count() or 1) + 4)
 in_thread = Threads(AT_ONCE).run
 """For work that computes: decoding, embedding."""
+END_S = 1.0
+"""How long the end of the program waits for work that is under way."""
 
 
 _Inbox = SimpleQueue[Callable[[], None]]
 _idle: list[_Inbox] = []
 """Of threads that have nothing to do. They are kept: a new one would make new threads in libraries, too (OpenMP)."""
-os.register_at_fork(after_in_child=_idle.clear)
+_busy: set[_Inbox] = set()
+os.register_at_fork(after_in_child=lambda: (_idle.clear(), _busy.clear()))
 
 
 def _idle_or_new() -> _Inbox:
@@ -112,4 +119,13 @@ def _idle_or_new() -> _Inbox:
 def _serve(inbox: _Inbox) -> None:
     while True:
         inbox.get()()
+        _busy.discard(inbox)
         _idle.append(inbox)
+
+
+@atexit.register
+def _let_end() -> None:
+    """Work that ends while the interpreter shuts down can abort the process, so what is about to end is waited for."""
+    end = time.monotonic() + END_S
+    while _busy and time.monotonic() < end:
+        time.sleep(0.01)

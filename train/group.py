@@ -9,9 +9,9 @@ from typing import Any
 def leave_group() -> None:
     """End this process's part in torch's process group, if it has one.
 
-    Gloo's threads may still hold tensors then. If they let go of one while the interpreter shuts down the process aborts
-    (SIGABRT), and torchrun calls a run failed whose results are all there. For the end of a run that went well: after a failure
-    the others may never come, and NCCL would wait for them.
+    torch asks for it: what gloo's threads still hold when the interpreter shuts down can abort the process, and torchrun then
+    calls a run failed whose results are all there. For the end of a run that went well: after a failure the others may never
+    come, and NCCL would wait for them.
     """
     dist: Any = sys.modules.get("torch.distributed")  # whoever is in a group has imported it
     if dist is not None and dist.is_available() and dist.is_initialized():

@@ -15,13 +15,14 @@ request and ends when there has been none for a while.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 from math import isfinite
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
 import torch
 
@@ -42,6 +43,10 @@ from .vision import VisionCache
 _LOG = logging.getLogger("playhead")
 LINGER_S = 1.0
 """How long the thread waits for another request before it ends."""
+END_S = 10.0
+"""How long the end of the program waits for a thread to end its pass."""
+_ENGINES: WeakSet[Engine] = WeakSet()
+_THREADS: WeakSet[threading.Thread] = WeakSet()
 
 
 class Engine:
@@ -90,8 +95,10 @@ class Engine:
         self._stir = False
         """Somebody wants something of the thread, which decodes on until then."""
         self._pausing = 0
+        self._ending = False
         self._thread: threading.Thread | None = None
         self._busy = threading.Lock()
+        _ENGINES.add(self)
 
     # The door, on the event loop's thread.
 
@@ -137,12 +144,19 @@ class Engine:
             self._pausing -= 1
             self._arrived.notify()
 
+    def end(self) -> None:
+        """Let the thread end after the pass it is in, for the end of the program; what is under way is given up."""
+        with self._arrived:
+            self._ending = self._stir = True
+            self._arrived.notify()
+
     def _submit(self, *items: Job | str) -> None:
         with self._arrived:
             self._inbox += items
             self._stir = True
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="playhead-engine", daemon=True)
+                _THREADS.add(self._thread)
                 self._thread.start()
             self._arrived.notify()
 
@@ -151,12 +165,14 @@ class Engine:
     def _work(self) -> None:
         while True:
             with self._arrived:
-                if not (self._inbox or self._running or self._waiting):
+                if not (self._inbox or self._running or self._waiting or self._ending):
                     self._arrived.wait(LINGER_S)
                     if not self._inbox:
                         self._thread = None
                         return
-                self._arrived.wait_for(lambda: not self._pausing)
+                self._arrived.wait_for(lambda: not self._pausing or self._ending)
+                if self._ending:
+                    return
                 items, self._inbox, self._stir = self._inbox, [], False
             with self._busy, torch.inference_mode():
                 self._open.update(item for item in items if isinstance(item, Job))
@@ -465,3 +481,12 @@ class Engine:
         self._tails.clear()
         if vision:
             self.vision.clear()
+
+
+@atexit.register
+def _end_all() -> None:
+    """A thread that lets go of a model while the interpreter shuts down aborts the process: none is left then."""
+    for engine in list(_ENGINES):
+        engine.end()
+    for thread in list(_THREADS):
+        thread.join(END_S)

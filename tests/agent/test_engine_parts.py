@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 
+import grpo_toy as toy
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -232,3 +237,26 @@ def test_rows_of_all_kinds_stand_side_by_side():
     assert tokens[0] == 1 and tokens[2] == 0 and not logprobs[1].isfinite() and logprobs[[0, 2, 3]].isfinite().all()
     alone, _ = drawn(logits[3:], kinds[3:], [Random(4)], [2])
     assert alone[0] == tokens[3]
+
+
+def test_no_thread_is_left_when_the_interpreter_shuts_down(checkpoint):
+    """One that let go of the model then would abort the process, after the answer."""
+    script = (
+        "import asyncio, atexit, sys, threading\n"
+        "names = lambda: [t.name for t in threading.enumerate() if t.name.startswith('playhead')]\n"
+        "atexit.register(lambda: print(names()))  # the first to be registered is called last\n"
+        "from pathlib import Path\n"
+        "import grpo_toy as toy\n"
+        "from playhead.agent.prompts import first_messages\n"
+        "from playhead.core.policy import GenerateRequest, Sampling\n"
+        "policy = toy.make_policy(Path(sys.argv[1]), toy.NoiseStore())\n"
+        "new = policy.renderer.start(first_messages(100.0, (toy.frame(1.0),), 'What?'), ())\n"
+        "how = {'token_ids': new.token_ids, 'frames': new.frames, 'messages': (), 'sampling': Sampling(max_tokens=2, seed=0)}\n"
+        "(said,) = asyncio.run(policy.generate([GenerateRequest(session='s', **how)]))\n"
+        "print(len(said.token_ids), names())\n"
+        "del policy\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(toy.__file__).parent)}
+    command = [sys.executable, "-c", script, str(checkpoint)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout) == (0, "2 ['playhead-engine']\n[]\n"), done.stderr[-2000:]
